@@ -1,0 +1,1 @@
+"""The contract: who says what to whom. Knows nothing else of Spica."""

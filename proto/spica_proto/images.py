@@ -1,0 +1,154 @@
+"""Events of single images, in the order in which an image lives through them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from spica_proto.base import Grade, Message, Part, Pointing, Product, Reason
+from spica_proto.units import (
+    Adu,
+    AngleDeg,
+    Arcsec,
+    Bytes,
+    Count,
+    Fraction,
+    JulianYear,
+    Mag,
+    Mas,
+    Md5,
+    MjdDay,
+    Pixels,
+    Seconds,
+    Sha256,
+)
+
+
+class ImageArrived(Message):
+    """A file is there to be taken in. Anyone may say so; only `uri` is needed."""
+
+    uri: str = Field(min_length=1, description="Absolute path or file:// URL that ingest can read.")
+    source: str = Field("other", description="Who brought it: submit, folder, cadc, http, other.")
+    name: str | None = Field(None, description="Image name (odometer + suffix); default: from the file name.")
+    size_bytes: Bytes | None = Field(None, description="Expected size; a difference rejects the file.")
+    sha256: Sha256 | None = Field(None, description="Expected SHA-256; a difference rejects the file.")
+    md5: Md5 | None = Field(None, description="Expected MD5 (archives state it); a difference rejects the file.")
+    batch: str | None = Field(None, description="Free label that groups files, such as a night.")
+
+
+class ImageVerified(Message):
+    """The file is sound, filed away by run and filter, and its headers are loaded."""
+
+    image_id: str = Field(description="Name and content: `<name>.<first 12 hex digits of the sha256>`.")
+    name: str
+    file: Product
+    profile: str = Field(description="Instrument profile that read it.")
+    instrument: str
+    run: str
+    filter: str
+    object: str | None = None
+    exposure_time_s: Seconds
+    mjd_obs: MjdDay | None = None
+    airmass: float | None = None
+    pointing: Pointing
+    wcs: Literal["full", "pointing"] = Field(
+        description="`full`: every CCD has a WCS; `pointing`: only a rough pointing is known."
+    )
+    n_ccds: Count
+    batch: str | None = None
+    repairs: tuple[Reason, ...] = Field((), description="What was repaired in the record (never in the file).")
+
+
+class ImageRejected(Message):
+    """The file is not usable: set aside, with all reasons."""
+
+    name: str
+    uri: str
+    sha256: Sha256 | None = None
+    set_aside: str | None = Field(None, description="Path in the data folder where the file was put.")
+    reasons: tuple[Reason, ...] = Field(min_length=1)
+    batch: str | None = None
+
+
+class Metrics(Part):
+    """What was measured on one image or stack. Angles on the sky, fluxes in the image's own unit."""
+
+    fwhm_arcsec: Arcsec | None = Field(None, description="Median FWHM of stars.")
+    fwhm_px: Pixels | None = None
+    ellipticity: Fraction | None = Field(None, description="Median 1 - b/a of stars.")
+    n_sources: Count = 0
+    n_stars: Count = 0
+    background_adu: Adu | None = None
+    background_rms_adu: Adu | None = Field(None, description="Standard deviation per pixel.")
+    limiting_flux_adu: Adu | None = Field(None, description="Flux of a 5 sigma point source.")
+    limiting_mag: Mag | None = Field(None, description="Its magnitude (AB), where a zero point is known.")
+    saturated_fraction: Fraction = Field(0.0, description="Share of pixels at or above saturation.")
+    usable_fraction: Fraction = Field(1.0, description="Share of pixels with weight above zero.")
+    pixel_scale_arcsec: Arcsec | None = None
+
+
+class ImageGraded(Message):
+    """The image is measured and has a grade: from a policy, or from a person (one more event)."""
+
+    image_id: str
+    name: str
+    grade: Grade
+    graded_by: str = Field(description="`policy:<name>@<version>` or `person:<name>`.")
+    reasons: tuple[Reason, ...] = ()
+    comment: str | None = None
+    measurement_id: str
+    metrics: Metrics
+    catalogue: Product
+    weight: Product
+    preview: Product
+    batch: str | None = None
+
+
+class Reference(Part):
+    """The reference catalogue that a solution stands on."""
+
+    name: str
+    sha256: Sha256
+    epoch_year: JulianYear = Field(description="Epoch to which proper motions were applied.")
+
+
+class ImageCalibrated(Message):
+    """Astrometric and photometric solution of one image."""
+
+    image_id: str
+    name: str
+    filter: str
+    solution_id: str
+    header: Product = Field(description="`.head` file: one TPV block per CCD.")
+    reference: Reference
+    n_matched: Count
+    residual_ra_mas: Mas = Field(description="Median absolute residual along RA*cos(Dec).")
+    residual_dec_mas: Mas
+    rms_ra_mas: Mas = Field(description="Robust standard deviation along RA*cos(Dec).")
+    rms_dec_mas: Mas
+    distortion_degree: int = Field(ge=1, le=7)
+    pixel_scale_arcsec: Arcsec
+    rotation_deg: AngleDeg = Field(description="Position angle of the +y axis, east of north.")
+    start: Literal["wcs", "pointing"] = Field(description="What the match started from.")
+    offset_arcsec: Arcsec = Field(description="How far the pointing was off.")
+    zeropoint_mag: Mag | None = Field(None, description="Magnitude (AB) of 1 adu/s; null: no photometry.")
+    zeropoint_sigma_mag: Mag | None = None
+    n_photometric: Count = 0
+    limiting_mag: Mag | None = Field(None, description="Magnitude of a 5 sigma point source.")
+    batch: str | None = None
+
+
+class ImageFailed(Message):
+    """A stage could not do its work on this image: the message became a dead letter."""
+
+    image_id: str | None = None
+    name: str | None = None
+    stage: str
+    code: str
+    message: str
+    numbers: dict[str, float | int | str | None] = Field(default_factory=dict)
+    dead_letter_id: str
+    heard: str = Field(description="Subject of the message that could not be handled.")
+    attempts: Count = 1
+    batch: str | None = None

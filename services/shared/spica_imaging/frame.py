@@ -1,0 +1,134 @@
+"""Frames as they come from a telescope: one array and one header per CCD."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from spica_imaging.profiles import Profile
+
+_SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A rectangle of pixels, zero-based and half-open."""
+
+    x0: int
+    x1: int
+    y0: int
+    y1: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index into an array of shape (ny, nx)."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+
+def parse_section(text: str, nx: int, ny: int) -> Section | None:
+    """Read an IRAF section such as ``[33:2080,1:4612]`` (one-based, inclusive); None if it does not fit."""
+    found = _SECTION.fullmatch(text.strip())
+    if found is None:
+        return None
+    x_first, x_last, y_first, y_last = (int(number) for number in found.groups())
+    if not (1 <= x_first <= x_last <= nx and 1 <= y_first <= y_last <= ny):
+        return None
+    return Section(x_first - 1, x_last, y_first - 1, y_last)
+
+
+@dataclass(frozen=True, slots=True)
+class Ccd:
+    """One CCD of an exposure, on the full pixel grid of its HDU.
+
+    Coordinates in catalogues and WCS refer to this grid, FITS convention (first pixel centre = 1).
+    Pixels outside `section` (overscan) are not sky: their weight is zero.
+    """
+
+    hdu: int
+    name: str
+    data: NDArray[np.float32]
+    """Shape (ny, nx), adu, BZERO and BSCALE applied; NaN where there is no value."""
+    header: fits.Header
+    """The extension's cards over the primary's."""
+    section: Section
+    gain_e_per_adu: float
+    read_noise_e: float
+    saturation_adu: float
+
+
+def is_image(hdu: Any) -> bool:
+    """Whether an HDU holds a two-dimensional image (compressed or not)."""
+    return isinstance(hdu, fits.ImageHDU | fits.PrimaryHDU | fits.CompImageHDU) and hdu.header.get("NAXIS") == 2
+
+
+def ccd_name(header: fits.Header, index: int) -> str:
+    """EXTNAME where it tells CCDs apart, else `ccdNN` from EXTVER, else from the HDU's index.
+
+    Compressed MegaCam frames may lack EXTNAME or carry `COMPRESSED_IMAGE` in all extensions.
+    """
+    name = str(header.get("EXTNAME", "")).strip()
+    if name and name not in ("COMPRESSED_IMAGE", "PRIMARY"):
+        return name
+    number = header.get("EXTVER") if "EXTVER" in header and not name else None
+    return f"ccd{int(number):02d}" if number is not None else f"ccd{max(index - 1, 0):02d}"
+
+
+def merged_header(primary: fits.Header, extension: fits.Header) -> fits.Header:
+    """Cards of the primary, overridden by those of the extension (FITS INHERIT convention)."""
+    header = fits.Header()
+    structural = {"SIMPLE", "EXTEND", "NEXTEND", "CHECKSUM", "DATASUM", "INHERIT", "COMMENT", "HISTORY", ""}
+    for card in primary.cards:
+        if card.keyword not in structural and not card.keyword.startswith(("NAXIS", "BITPIX")):
+            header[card.keyword] = (card.value, card.comment)
+    for card in extension.cards:
+        if card.keyword not in structural:
+            header[card.keyword] = (card.value, card.comment)
+    return header
+
+
+def _number(profile: Profile, header: fits.Header, keywords: tuple[str, ...], default: float) -> float:
+    value = profile.value(header, keywords)
+    try:
+        number = float(value) if value is not None else default
+    except (TypeError, ValueError):
+        return default
+    return number if np.isfinite(number) and number > 0 else default
+
+
+def make_ccd(index: int, data: NDArray[Any], header: fits.Header, profile: Profile) -> Ccd:
+    """Put one HDU's pixels and merged header together with what the profile says of the detector."""
+    ny, nx = data.shape
+    section = Section(0, nx, 0, ny)
+    if profile.layout.section_keyword:
+        text = str(header.get(profile.layout.section_keyword, ""))
+        section = parse_section(text, nx, ny) or section
+    detector = profile.detector
+    saturation = detector.saturation_adu
+    if detector.trust_header_saturation:
+        saturation = _number(profile, header, profile.keywords.saturation, saturation)
+    return Ccd(
+        hdu=index,
+        name=ccd_name(header, index),
+        data=np.ascontiguousarray(data, dtype=np.float32),
+        header=header,
+        section=section,
+        gain_e_per_adu=_number(profile, header, profile.keywords.gain, detector.gain_e_per_adu),
+        read_noise_e=_number(profile, header, profile.keywords.read_noise, detector.read_noise_e),
+        saturation_adu=saturation,
+    )
+
+
+def iter_ccds(path: Path, profile: Profile) -> Iterator[Ccd]:
+    """Read an exposure CCD by CCD (memory stays at one CCD). Plain, tile-compressed, .gz and .bz2 FITS."""
+    with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
+        primary = hdus[0].header
+        for index, hdu in enumerate(hdus):
+            if is_image(hdu) and hdu.data is not None:
+                yield make_ccd(index, hdu.data, merged_header(primary, hdu.header), profile)

@@ -1,0 +1,147 @@
+"""Instrument profiles: what Spica must know of an instrument, as data (one TOML file each)."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_SHIPPED = Path(__file__).parent / "profiles"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Layout(_Section):
+    """Where the pixels are."""
+
+    ccds: Literal["primary", "extensions", "either"] = "either"
+    ccd_counts: tuple[int, ...] = Field((), description="Allowed numbers of CCDs; empty: any.")
+    section_keyword: str | None = Field(None, description="Keyword of the light-sensitive section, e.g. DATASEC.")
+
+
+class Keywords(_Section):
+    """Which header keyword tells what; the first one present with a usable value counts."""
+
+    filter: tuple[str, ...] = ("FILTER",)
+    run: tuple[str, ...] = ("RUNID",)
+    object: tuple[str, ...] = ("OBJECT",)
+    exposure_time_s: tuple[str, ...] = ("EXPTIME",)
+    mjd_obs: tuple[str, ...] = ("MJD-OBS",)
+    date_obs: tuple[str, ...] = ("DATE-OBS",)
+    airmass: tuple[str, ...] = ("AIRMASS",)
+    ra: tuple[str, ...] = ("RA_DEG", "RA")
+    dec: tuple[str, ...] = ("DEC_DEG", "DEC")
+    pixel_scale_arcsec: tuple[str, ...] = ()
+    gain: tuple[str, ...] = ("GAIN",)
+    read_noise: tuple[str, ...] = ("RDNOISE",)
+    saturation: tuple[str, ...] = ("SATURATE",)
+    nominal_zeropoint: tuple[str, ...] = ()
+    required: tuple[str, ...] = Field(("EXPTIME",), description="Without these the file is rejected.")
+    sentinels: tuple[str, ...] = Field(
+        ("-9999", "-9999.9", "-9999.90", "Null", "NONE"), description="Values that mean: not known."
+    )
+
+
+class Detector(_Section):
+    """Values used where the header has none, or none to be trusted."""
+
+    pixel_scale_arcsec: float | None = Field(None, gt=0)
+    gain_e_per_adu: float = Field(1.0, gt=0)
+    read_noise_e: float = Field(5.0, ge=0)
+    saturation_adu: float = Field(65000.0, gt=0)
+    trust_header_saturation: bool = True
+
+
+class PointingError(_Section):
+    """How far header pointing and orientation can be off: the range in which matching searches."""
+
+    radius_arcmin: float = Field(1.0, gt=0)
+    rotation_deg: float = Field(0.0, description="Expected position angle of +y, east of north, without WCS.")
+    rotation_tolerance_deg: float = Field(5.0, gt=0, description="180: any orientation.")
+    scale_tolerance: float = Field(0.2, gt=0, lt=1)
+    flip: Literal["no", "yes", "either"] = Field(
+        "no", description="no: east is left when north is up (usual sky parity); yes: mirrored."
+    )
+
+
+class Astrometry(_Section):
+    """How the solution is modelled."""
+
+    distortion_degree: int = Field(3, ge=1, le=7)
+    context: tuple[str, ...] = Field(("FILTER", "QRUNID"), description="Exposures equal in these share a distortion.")
+
+
+class Photometry(_Section):
+    """Which band of the reference catalogue a filter is compared with (regular expression -> band)."""
+
+    bands: dict[str, str] = Field(default_factory=dict)
+    default_band: str | None = None
+
+    def band_for(self, filter_name: str) -> str | None:
+        """Band of the reference catalogue for this filter; None: any the catalogue has."""
+        for pattern, band in self.bands.items():
+            if re.search(pattern, filter_name):
+                return band
+        return self.default_band
+
+
+class Profile(_Section):
+    """All that Spica knows of one instrument."""
+
+    name: str
+    title: str
+    match: dict[str, str] = Field(description="Keyword -> regular expression; all must match. Empty: fits any.")
+    name_pattern: str | None = Field(None, description="Regular expression for file names, if the archive has a rule.")
+    default_run: str = "unknown"
+    default_filter: str = "unknown"
+    layout: Layout = Layout()
+    keywords: Keywords = Keywords()
+    detector: Detector = Detector()
+    pointing: PointingError = PointingError()
+    astrometry: Astrometry = Astrometry()
+    photometry: Photometry = Photometry()
+
+    def value(self, header: Mapping[str, Any], keywords: Sequence[str]) -> Any | None:
+        """First of these keywords that is present and not a sentinel; None where there is none."""
+        for keyword in keywords:
+            found = header.get(keyword)
+            if found is None or str(found).strip() in ("", *self.keywords.sentinels):
+                continue
+            return found.strip() if isinstance(found, str) else found
+        return None
+
+    def matches(self, header: Mapping[str, Any]) -> bool:
+        """Whether a primary (or first image) header is of this instrument."""
+        return all(
+            re.search(pattern, str(header.get(keyword, ""))) is not None
+            for keyword, pattern in self.match.items()
+        )
+
+
+def load_profile(path: Path) -> Profile:
+    """Read one profile file; pydantic's error names the field that does not fit."""
+    return Profile.model_validate(tomllib.loads(path.read_text()))
+
+
+@cache
+def load_profiles(folder: Path | None = None) -> dict[str, Profile]:
+    """All shipped profiles, and those of `folder`, which may replace shipped ones by name."""
+    profiles: dict[str, Profile] = {}
+    for source in (_SHIPPED, folder):
+        for path in sorted(source.glob("*.toml")) if source else ():
+            profile = load_profile(path)
+            profiles[profile.name] = profile
+    return profiles
+
+
+def profile_for(header: Mapping[str, Any], profiles: Mapping[str, Profile]) -> Profile:
+    """The profile with the most matching conditions; `generic` matches everything with none."""
+    fitting = [profile for profile in profiles.values() if profile.matches(header)]
+    return max(fitting, key=lambda profile: len(profile.match))

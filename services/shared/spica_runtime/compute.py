@@ -1,0 +1,56 @@
+"""Numerical work in worker processes, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import ParamSpec, TypeVar
+
+from spica_runtime.errors import Retriable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Compute:
+    """A pool of worker processes, started when first needed, replaced when a worker dies."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a top-level function with picklable arguments in a worker process.
+
+        Exceptions come back as they were raised. A worker that dies (killed, out of memory) is
+        `Retriable` with code `worker_died`.
+        """
+        pool = self._pool = self._pool or self._start()
+        try:
+            return await asyncio.wrap_future(pool.submit(function, *args, **kwargs))
+        except BrokenProcessPool as error:
+            if self._pool is pool:
+                self._pool = None
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise Retriable(
+                "worker_died", "A worker process died (out of memory, or killed). The work is tried again."
+            ) from error
+
+    def close(self) -> None:
+        """Stop the workers; work that runs is ended."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        workers = list(pool._processes.values()) if pool._processes else []
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join(timeout=5)
+
+    def _start(self) -> ProcessPoolExecutor:
+        # spawn: a forked child of a process with threads (event loop, numba) may hang.
+        return ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"))

@@ -1,0 +1,69 @@
+"""Settings from the environment and one TOML file; every one is documented where it is defined."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class _TomlTable(PydanticBaseSettingsSource):
+    """Values of one table of the file named by SPICA_CONFIG (default: ./spica.toml, if it is there)."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        path = Path(os.environ.get("SPICA_CONFIG", "spica.toml"))
+        if not path.is_file():
+            return {}
+        table = getattr(self.settings_cls, "table", "spica")
+        values: dict[str, Any] = tomllib.loads(path.read_text()).get(table, {})
+        return values
+
+
+class _Settings(BaseSettings):
+    table: ClassVar[str] = "spica"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments over environment over file over defaults."""
+        return init_settings, env_settings, _TomlTable(settings_cls)
+
+
+class PlatformSettings(_Settings):
+    """What all services share. Environment: SPICA_<NAME>; file: table [spica]."""
+
+    model_config = SettingsConfigDict(env_prefix="SPICA_", extra="ignore", frozen=True)
+
+    nats_url: str = Field("nats://127.0.0.1:4222", description="NATS server (JetStream on).")
+    database_url: str = Field("postgresql://127.0.0.1/spica", description="PostgreSQL, version 15 or later.")
+    data: Path = Field(Path("var/data"), description="Folder of all pixels and products.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console on a terminal, JSON lines otherwise."
+    )
+    profiles: Path | None = Field(None, description="Folder with instrument profiles of your own.")
+
+
+class ServiceSettings(_Settings):
+    """What every service has. Environment: SPICA_<SERVICE>_<NAME>; file: table [<service>]."""
+
+    concurrency: int = Field(2, ge=1, description="Messages handled at the same time.")
+    workers: int = Field(2, ge=1, description="Worker processes for numerical work.")
+    max_attempts: int = Field(5, ge=1, description="Failures of one message before it becomes a dead letter.")
+    retry_delays_s: tuple[float, ...] = Field((1.0, 5.0, 30.0, 120.0), description="Wait before each retry; the last repeats.")
+    shutdown_grace_s: float = Field(20.0, ge=0, description="How long work in flight may go on after a stop signal.")
+    health_host: str = Field("127.0.0.1", description="Address of the health and metrics endpoint.")
+    health_port: int = Field(0, ge=0, le=65535, description="Its port; 0 picks a free one (see `spica status`).")

@@ -1,0 +1,84 @@
+"""Files in the data folder: they appear whole, and are named in the store only after that."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from spica_proto.base import Product
+from spica_runtime.errors import NotRetriable, Unavailable
+
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well it is synced and renamed to it.
+
+    The temporary file keeps all suffixes of the target, since FITS libraries look at them. A full
+    disk becomes `Unavailable`: the work waits instead of becoming a dead letter.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=path.parent))
+    part = scratch / path.name
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(path.parent).free
+            raise Unavailable(
+                "disk_full",
+                f"No space left to write {path}: {free / 1e6:.0f} MB free. Free some space; the work goes on by itself.",
+                {"free_bytes": free},
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class DataFolder:
+    """Names files relative to one root, and tells what is known of them. Picklable."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).absolute()
+
+    def path(self, relative: str) -> Path:
+        """Absolute path of a product; refuses to leave the folder."""
+        path = (self.root / relative).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise NotRetriable("path_outside_data", f"{relative!r} leaves the data folder {self.root}.")
+        return path
+
+    def product(self, path: Path, kind: str) -> Product:
+        """Describe a file that stands in the folder, hashing its bytes."""
+        return Product(
+            path=path.relative_to(self.root).as_posix(),
+            sha256=sha256_of(path),
+            size_bytes=path.stat().st_size,
+            kind=kind,
+        )
