@@ -42,9 +42,7 @@ class Product(Part):
     path: str = Field(description="POSIX path relative to the data folder.")
     sha256: Sha256
     size_bytes: Bytes
-    kind: str = Field(
-        description="image, weight, catalogue, header, preview, plot, votable, mask ..."
-    )
+    kind: str = Field(description="image, weight, catalogue, header, preview, plot, votable, mask ...")
 
 
 class Pointing(Part):

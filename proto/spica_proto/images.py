@@ -33,7 +33,9 @@ class ImageArrived(Message):
     name: str | None = Field(None, description="Image name (odometer + suffix); default: from the file name.")
     size_bytes: Bytes | None = Field(None, description="Expected size; a difference rejects the file.")
     sha256: Sha256 | None = Field(None, description="Expected SHA-256; a difference rejects the file.")
-    md5: Md5 | None = Field(None, description="Expected MD5 (archives state it); a difference rejects the file.")
+    md5: Md5 | None = Field(
+        None, description="Expected MD5 (archives state it); a difference rejects the file."
+    )
     batch: str | None = Field(None, description="Free label that groups files, such as a night.")
 
 
@@ -57,7 +59,9 @@ class ImageVerified(Message):
     )
     n_ccds: Count
     batch: str | None = None
-    repairs: tuple[Reason, ...] = Field((), description="What was repaired in the record (never in the file).")
+    repairs: tuple[Reason, ...] = Field(
+        (), description="What was repaired in the record (never in the file)."
+    )
 
 
 class ImageRejected(Message):

@@ -62,7 +62,9 @@ class StackRequested(Message):
         None, min_length=1, description="The same id twice is one stack; default: the event's id."
     )
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="Name of the product; default: from object, filter and place."
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
+        description="Name of the product; default: from object, filter and place.",
     )
     selection: Selection = Field(default_factory=Selection)
     combine: Combine = "clipped_mean"

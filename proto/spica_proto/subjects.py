@@ -50,13 +50,27 @@ ANYONE = "anyone"
 ANY_STAGE = "any stage"
 
 SUBJECTS: tuple[Subject, ...] = (
-    Subject("image.arrived", ImageArrived, (ANYONE, "ingest", "console"), ("ingest",), public=True, headers_optional=True),
+    Subject(
+        "image.arrived",
+        ImageArrived,
+        (ANYONE, "ingest", "console"),
+        ("ingest",),
+        public=True,
+        headers_optional=True,
+    ),
     Subject("image.verified", ImageVerified, ("ingest",), ("quality",), public=True),
     Subject("image.rejected", ImageRejected, ("ingest",), ()),
     Subject("image.graded", ImageGraded, ("quality", "console"), ("calib",), public=True),
     Subject("image.calibrated", ImageCalibrated, ("calib",), ()),
     Subject("image.failed", ImageFailed, (ANY_STAGE,), ()),
-    Subject("stack.requested", StackRequested, (ANYONE, "stack", "console"), ("stack",), public=True, headers_optional=True),
+    Subject(
+        "stack.requested",
+        StackRequested,
+        (ANYONE, "stack", "console"),
+        ("stack",),
+        public=True,
+        headers_optional=True,
+    ),
     Subject("stack.planned", StackPlanned, ("stack",), ("calib",)),
     Subject("stack.calibrated", StackCalibrated, ("calib",), ("stack",)),
     Subject("stack.coadded", StackCoadded, ("stack",), ("quality",)),

@@ -65,7 +65,9 @@ class Ccd:
 
 def is_image(hdu: Any) -> bool:
     """Whether an HDU holds a two-dimensional image (compressed or not)."""
-    return isinstance(hdu, fits.ImageHDU | fits.PrimaryHDU | fits.CompImageHDU) and hdu.header.get("NAXIS") == 2
+    return (
+        isinstance(hdu, fits.ImageHDU | fits.PrimaryHDU | fits.CompImageHDU) and hdu.header.get("NAXIS") == 2
+    )
 
 
 def ccd_name(header: fits.Header, index: int) -> str:

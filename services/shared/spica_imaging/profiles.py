@@ -23,7 +23,9 @@ class Layout(_Section):
 
     ccds: Literal["primary", "extensions", "either"] = "either"
     ccd_counts: tuple[int, ...] = Field((), description="Allowed numbers of CCDs; empty: any.")
-    section_keyword: str | None = Field(None, description="Keyword of the light-sensitive section, e.g. DATASEC.")
+    section_keyword: str | None = Field(
+        None, description="Keyword of the light-sensitive section, e.g. DATASEC."
+    )
 
 
 class Keywords(_Section):
@@ -75,7 +77,9 @@ class Astrometry(_Section):
     """How the solution is modelled."""
 
     distortion_degree: int = Field(3, ge=1, le=7)
-    context: tuple[str, ...] = Field(("FILTER", "QRUNID"), description="Exposures equal in these share a distortion.")
+    context: tuple[str, ...] = Field(
+        ("FILTER", "QRUNID"), description="Exposures equal in these share a distortion."
+    )
 
 
 class Photometry(_Section):
@@ -97,8 +101,12 @@ class Profile(_Section):
 
     name: str
     title: str
-    match: dict[str, str] = Field(description="Keyword -> regular expression; all must match. Empty: fits any.")
-    name_pattern: str | None = Field(None, description="Regular expression for file names, if the archive has a rule.")
+    match: dict[str, str] = Field(
+        description="Keyword -> regular expression; all must match. Empty: fits any."
+    )
+    name_pattern: str | None = Field(
+        None, description="Regular expression for file names, if the archive has a rule."
+    )
     default_run: str = "unknown"
     default_filter: str = "unknown"
     layout: Layout = Layout()

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-import asyncpg
 from spica_proto.base import Message, Product
 
-Connection = asyncpg.Connection
+from spica_runtime.pg import Connection
+
 M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 
 

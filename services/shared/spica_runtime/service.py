@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import asyncpg
-
 from spica_runtime.compute import Compute
 from spica_runtime.handling import Routes
+from spica_runtime.pg import Pool
 from spica_runtime.settings import PlatformSettings, ServiceSettings
 from spica_runtime.storage import DataFolder
 
@@ -25,7 +24,7 @@ class Platform(Generic[S]):
     name: str
     platform_settings: PlatformSettings
     settings: S
-    pool: asyncpg.Pool
+    pool: Pool
     data: DataFolder
     compute: Compute
 

@@ -50,7 +50,9 @@ class PlatformSettings(_Settings):
     nats_url: str = Field("nats://127.0.0.1:4222", description="NATS server (JetStream on).")
     database_url: str = Field("postgresql://127.0.0.1/spica", description="PostgreSQL, version 15 or later.")
     data: Path = Field(Path("var/data"), description="Folder of all pixels and products.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe line to log."
+    )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto: console on a terminal, JSON lines otherwise."
     )
@@ -63,7 +65,13 @@ class ServiceSettings(_Settings):
     concurrency: int = Field(2, ge=1, description="Messages handled at the same time.")
     workers: int = Field(2, ge=1, description="Worker processes for numerical work.")
     max_attempts: int = Field(5, ge=1, description="Failures of one message before it becomes a dead letter.")
-    retry_delays_s: tuple[float, ...] = Field((1.0, 5.0, 30.0, 120.0), description="Wait before each retry; the last repeats.")
-    shutdown_grace_s: float = Field(20.0, ge=0, description="How long work in flight may go on after a stop signal.")
+    retry_delays_s: tuple[float, ...] = Field(
+        (1.0, 5.0, 30.0, 120.0), description="Wait before each retry; the last repeats."
+    )
+    shutdown_grace_s: float = Field(
+        20.0, ge=0, description="How long work in flight may go on after a stop signal."
+    )
     health_host: str = Field("127.0.0.1", description="Address of the health and metrics endpoint.")
-    health_port: int = Field(0, ge=0, le=65535, description="Its port; 0 picks a free one (see `spica status`).")
+    health_port: int = Field(
+        0, ge=0, le=65535, description="Its port; 0 picks a free one (see `spica status`)."
+    )
