@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import nats.micro
+import structlog
+
+from spica_runtime.bus import Bus, connect_bus
 from spica_runtime.compute import Compute
+from spica_runtime.database import CONNECTION_ERRORS, connect_pool, current_migration, newest_migration
+from spica_runtime.dispatch import BUS_ERRORS, Dispatcher
+from spica_runtime.errors import SpicaError, Unavailable
 from spica_runtime.handling import Routes
+from spica_runtime.health import health_app, serve_http
+from spica_runtime.logs import configure_logs
+from spica_runtime.metrics import Metrics
+from spica_runtime.outbox import Relay
+from spica_runtime.outbox import queries as outbox_queries
 from spica_runtime.pg import Pool
+from spica_runtime.provenance import CODE_VERSION
 from spica_runtime.settings import PlatformSettings, ServiceSettings
 from spica_runtime.storage import DataFolder
 
+log = structlog.get_logger(__name__)
+
 S = TypeVar("S", bound=ServiceSettings)
-Background = Callable[[asyncio.Event], Awaitable[None]]
+Background = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+
+_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +50,7 @@ class Platform(Generic[S]):
     pool: Pool
     data: DataFolder
     compute: Compute
+    bus: Bus
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +59,151 @@ class Service:
 
     routes: Routes
     background: tuple[Background, ...] = ()
+
+
+Compose = Callable[[Platform[S]], Service]
+
+
+async def serve(
+    name: str,
+    settings: S,
+    compose: Compose[S],
+    *,
+    platform_settings: PlatformSettings,
+    stop: asyncio.Event,
+    ready: asyncio.Event | None = None,
+) -> None:
+    """Run a service until `stop` is set. Opened in order, closed in the opposite order, the bus last."""
+    metrics = Metrics(name)
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(connect_bus(platform_settings, name=f"spica-{name}", wait=True))
+        pool = await _open_store(platform_settings, stop)
+        if pool is None:
+            return
+        stack.push_async_callback(_close_pool, pool)
+        compute = Compute(settings.workers)
+        stack.callback(compute.close)
+        data = DataFolder(platform_settings.data)
+        data.root.mkdir(parents=True, exist_ok=True)
+        await _ensure_stream(bus, pool, stop)
+        relay = Relay(pool, bus)
+        service = compose(Platform(name, platform_settings, settings, pool, data, compute, bus))
+        app = health_app(name, pool, bus, metrics)
+        url = await stack.enter_async_context(serve_http(app, settings.health_host, settings.health_port))
+        dispatcher = Dispatcher(
+            name, service.routes, pool=pool, bus=bus, relay=relay, settings=settings, metrics=metrics
+        )
+        with contextlib.suppress(*BUS_ERRORS):
+            await _introduce(bus, name, url)
+        log.info("service ready", subjects=sorted(service.routes), health=url, pid=os.getpid())
+        if ready is not None:
+            ready.set()
+        relay_stop = asyncio.Event()
+        relaying = asyncio.create_task(relay.run(relay_stop), name="relay")
+        working = [
+            asyncio.create_task(dispatcher.run(stop), name="dispatch"),
+            *(asyncio.create_task(task(stop), name="background") for task in service.background),
+        ]
+        try:
+            await _until_stopped([relaying, *working], working, stop, settings.shutdown_grace_s)
+        finally:
+            # Work in flight may still have put events into the outbox: the relay goes after it.
+            relay_stop.set()
+            await relaying
+    log.info("service stopped")
+
+
+async def _until_stopped(
+    watched: list[asyncio.Task[None]], working: list[asyncio.Task[None]], stop: asyncio.Event, grace_s: float
+) -> None:
+    """Wait for the stop; a task that ends with an error before that stops the service."""
+    stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
+    try:
+        pending = {stopping, *watched}
+        while stopping in pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if any(task.exception() for task in done):
+                break
+        stop.set()
+        _, late = await asyncio.wait(working, timeout=grace_s + 5)
+        for task in late:
+            task.cancel()
+        for result in await asyncio.gather(*working, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+    finally:
+        stopping.cancel()
+
+
+async def _open_store(settings: PlatformSettings, stop: asyncio.Event) -> Pool | None:
+    """Wait for PostgreSQL, and for its tables to be at this code's version."""
+    while not stop.is_set():
+        try:
+            pool = await connect_pool(settings.database_url)
+        except Unavailable as error:
+            log.warning("waiting for the store", error=error.message)
+            await asyncio.sleep(_RETRY_S)
+            continue
+        try:
+            found, expected = await current_migration(pool), newest_migration()
+        except CONNECTION_ERRORS:
+            pool.terminate()
+            continue
+        if found == expected:
+            return pool
+        log.warning("waiting for `spica migrate`", found=found, expected=expected)
+        pool.terminate()
+        await asyncio.sleep(_RETRY_S)
+    return None
+
+
+async def _close_pool(pool: Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), timeout=5)
+    except (*CONNECTION_ERRORS, asyncio.CancelledError):
+        pool.terminate()
+
+
+async def _ensure_stream(bus: Bus, pool: Pool, stop: asyncio.Event) -> None:
+    """Make the stream if it is not there; one that was lost is filled again from the outbox."""
+    while not stop.is_set():
+        try:
+            if await bus.ensure_stream():
+                marked = await outbox_queries.mark_all_unsent(pool)
+                log.info("stream made", replayed=marked)
+            return
+        except (*BUS_ERRORS, *CONNECTION_ERRORS) as error:
+            log.warning("waiting for the bus", error=str(error) or type(error).__name__)
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _introduce(bus: Bus, name: str, health_url: str) -> None:
+    """Answer NATS' service discovery ($SRV.PING, $SRV.INFO), so that any tool sees who is there."""
+    await nats.micro.add_service(
+        bus.nc,
+        name=f"spica-{name}",
+        version=CODE_VERSION,
+        description=f"Spica's {name} service",
+        metadata={"host": socket.gethostname(), "pid": str(os.getpid()), "health_url": health_url},
+    )
+
+
+def run(name: str, settings_type: type[S], compose: Compose[S]) -> None:
+    """Entry of a service's process: settings, logs, signals, exit code."""
+    platform_settings = PlatformSettings()
+    configure_logs(platform_settings, name)
+    try:
+        asyncio.run(_run_until_signal(name, settings_type(), compose, platform_settings))
+    except SpicaError as error:
+        log.error("service cannot run", code=error.code, error=error.message)
+        sys.exit(1)
+
+
+async def _run_until_signal(
+    name: str, settings: S, compose: Compose[S], platform_settings: PlatformSettings
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(name, settings, compose, platform_settings=platform_settings, stop=stop)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spica_proto.base import Product
+
 from spica_runtime.errors import NotRetriable, Unavailable
 
 _CHUNK_BYTES = 1 << 20

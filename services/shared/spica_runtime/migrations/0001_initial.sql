@@ -184,17 +184,18 @@ CREATE TABLE inbox (
     PRIMARY KEY (service, event_id)
 );
 
--- How often a message was begun: tells a message that kills its worker from one that waited for the store.
+-- Begun without failing or finishing means the worker died: a message that kills its worker shows here.
 CREATE TABLE attempts (
     service  text NOT NULL,
     event_id text NOT NULL,
-    begun    integer NOT NULL,
+    begun    integer NOT NULL DEFAULT 0,
+    failed   integer NOT NULL DEFAULT 0,
     PRIMARY KEY (service, event_id)
 );
 
 CREATE TABLE outbox (
     outbox_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    event_id   text NOT NULL UNIQUE,
+    message_id text NOT NULL UNIQUE,        -- Nats-Msg-Id: the event's id, or id/again/N for a resent dead letter
     subject    text NOT NULL,
     headers    jsonb NOT NULL,
     body       text NOT NULL,               -- text, not jsonb: sent again byte for byte

@@ -1,0 +1,1 @@
+"""Pure calibration: arrays and dataclasses in and out."""

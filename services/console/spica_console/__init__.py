@@ -1,0 +1,1 @@
+"""What people touch: the `spica` command, the HTTP API and the live page."""

@@ -1,0 +1,74 @@
+"""The `spica` command: which word calls which module. Kept light, so that every command starts at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from spica_console import exits
+from spica_console.commands import (
+    migrate,
+    dead_letters,
+    doctor,
+    grade,
+    lineage,
+    night,
+    settings,
+    show,
+    stack,
+    status,
+    submit,
+    tail,
+)
+
+app = typer.Typer(
+    name="spica",
+    help="Turns newly arrived telescope images into graded, calibrated, stacked and delivered products.",
+    epilog=exits.EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_RUN = "Run"
+_WORK = "Work"
+_LOOK = "Look"
+_KEEP = "Keep in order"
+
+app.command("up", rich_help_panel=_RUN)(night.up)
+app.command("demo", rich_help_panel=_RUN)(night.demo)
+app.command("real", rich_help_panel=_RUN)(night.real)
+app.command("submit", rich_help_panel=_WORK)(submit.submit)
+app.add_typer(stack.app, name="stack", rich_help_panel=_WORK)
+app.command("grade", rich_help_panel=_WORK)(grade.grade)
+app.command("tail", rich_help_panel=_LOOK)(tail.tail)
+app.command("status", rich_help_panel=_LOOK)(status.status)
+app.command("show", rich_help_panel=_LOOK)(show.show)
+app.command("lineage", rich_help_panel=_LOOK)(lineage.lineage)
+app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=_KEEP)
+app.command("doctor", rich_help_panel=_KEEP)(doctor.doctor)
+app.command("migrate", rich_help_panel=_KEEP)(migrate.migrate)
+app.command("settings", rich_help_panel=_KEEP)(settings.settings)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"spica {version('spica')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Turn newly arrived telescope images into graded, calibrated, stacked and delivered products."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

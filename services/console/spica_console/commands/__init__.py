@@ -1,0 +1,1 @@
+"""One module per command group. Bodies import what they need, so that every command starts fast."""

@@ -1,0 +1,80 @@
+"""Which services are alive, by NATS service discovery, and what waits for them in JetStream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from spica_proto.streams import CONSUMERS, STREAM
+from spica_runtime.bus import Bus
+
+_PREFIX = "spica-"
+# Answers come within milliseconds; silence this long means that all have answered.
+_QUIET_S = 0.3
+_AT_MOST_S = 2.0
+
+
+async def services(bus: Bus) -> list[dict[str, Any]]:
+    """Ask all replicas of all services who they are. Sorted by name, then instance."""
+    inbox = bus.nc.new_inbox()
+    subscription = await bus.nc.subscribe(inbox)
+    found: list[dict[str, Any]] = []
+    try:
+        await bus.nc.publish("$SRV.INFO", b"", reply=inbox)
+        deadline = asyncio.get_running_loop().time() + _AT_MOST_S
+        while asyncio.get_running_loop().time() < deadline:
+            try:
+                message = await subscription.next_msg(timeout=_QUIET_S)
+            except TimeoutError:
+                break
+            if not message.data:
+                # The server says that nobody listens.
+                break
+            info = json.loads(message.data)
+            if str(info.get("name", "")).startswith(_PREFIX):
+                metadata = info.get("metadata") or {}
+                found.append(
+                    {
+                        "service": info["name"].removeprefix(_PREFIX),
+                        "instance": info.get("id"),
+                        "version": info.get("version"),
+                        "host": metadata.get("host"),
+                        "pid": metadata.get("pid"),
+                        "health_url": metadata.get("health_url"),
+                    }
+                )
+    finally:
+        await subscription.unsubscribe()
+    return sorted(found, key=lambda row: (row["service"], row["instance"] or ""))
+
+
+async def backlog(bus: Bus) -> list[dict[str, Any]]:
+    """Per durable consumer: how many events wait, and how many are being worked on."""
+    infos = {info.name: info for info in await bus.js.consumers_info(STREAM)}
+    rows = []
+    for consumer in CONSUMERS:
+        info = infos.get(consumer.durable)
+        rows.append(
+            {
+                "consumer": consumer.durable,
+                "service": consumer.service,
+                "subject": consumer.subject,
+                "waiting": info.num_pending if info else None,
+                "in_work": info.num_ack_pending if info else None,
+                "redelivered": info.num_redelivered if info else None,
+            }
+        )
+    return rows
+
+
+async def stream(bus: Bus) -> dict[str, Any]:
+    """How many events the stream keeps."""
+    info = await bus.js.stream_info(STREAM)
+    return {
+        "name": STREAM,
+        "events": info.state.messages,
+        "bytes": info.state.bytes,
+        "first": info.state.first_seq,
+        "last": info.state.last_seq,
+    }

@@ -1,0 +1,103 @@
+"""Printing: JSON for programs, colours and tables for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+GRADE_STYLE = {"A": "bold green", "B": "green", "C": "yellow", "D": "red"}
+STATE_STYLE = {
+    "arrived": "cyan",
+    "verified": "cyan",
+    "graded": "blue",
+    "calibrated": "green",
+    "exported": "green",
+    "done": "green",
+    "rejected": "yellow",
+    "failed": "red",
+}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Make a rich console. Progress goes to standard error, results to standard output."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime | date):
+        return value.isoformat().replace("+00:00", "Z")
+    return str(value)
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON text of rows and messages: times in ISO 8601, anything else unknown as a string."""
+    return json.dumps(value, default=_plain, indent=indent, ensure_ascii=False)
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print JSON on standard output, at once, so that a pipe sees each line when it is there."""
+    print(as_json(value, indent=indent), flush=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Build a table whose columns of numbers stand right."""
+    from rich import box
+    from rich.table import Table
+
+    body = [[("" if cell is None else cell) for cell in row] for row in rows]
+    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        numeric = bool(body) and all(isinstance(row[index], int | float) or row[index] == "" for row in body)
+        made.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        made.add_row(*(cell if isinstance(cell, str) else f"{cell:,}" for cell in row))
+    return made
+
+
+def styled_grade(grade: str | None) -> str:
+    """Grade in its colour."""
+    return f"[{GRADE_STYLE.get(grade, 'white')}]{grade}[/]" if grade else ""
+
+
+def styled_state(state: str) -> str:
+    """State in its colour."""
+    return f"[{STATE_STYLE.get(state, 'white')}]{state}[/]"
+
+
+def number(value: Any, digits: int = 2, unit: str = "") -> str:
+    """Format a number that may be absent."""
+    return "" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def reasons_line(reasons: Sequence[Mapping[str, Any]]) -> str:
+    """Reasons on one line: message, and what was found and expected."""
+    parts = []
+    for reason in reasons:
+        text = str(reason.get("message") or reason.get("code"))
+        if reason.get("found") is not None and reason.get("expected") is not None:
+            text += f" ({_short(reason['found'])}; expected {_short(reason['expected'])})"
+        parts.append(text)
+    return "; ".join(parts)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"
+
+
+def stdout_is_terminal() -> bool:
+    """Whether a person is looking."""
+    return sys.stdout.isatty()

@@ -1,0 +1,202 @@
+"""Events of the stream, one after the other, from anywhere in its history, across restarts of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import nats.errors
+import nats.js.errors
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from spica_proto.envelope import header
+from spica_proto.streams import STREAM, STREAM_SUBJECTS
+from spica_runtime.bus import Bus
+from spica_runtime.errors import UsageError
+
+_BATCH = 256
+_POLL_S = 5.0
+_RETRY_S = 0.5
+# A consumer nobody asks any more is removed by the server after this long.
+_INACTIVE_S = 60.0
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event as it was heard."""
+
+    sequence: int
+    subject: str
+    id: str
+    time: datetime
+    source: str
+    trace_id: str
+    data: dict[str, Any]
+    pending: int = 0
+    """How many more stood in the stream behind it at that moment."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """What programs see of it."""
+        return {
+            "subject": self.subject,
+            "id": self.id,
+            "time": self.time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            "source": self.source,
+            "sequence": self.sequence,
+            "data": self.data,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where in the stream to begin: after everything (default), at a sequence, at a time, at the start."""
+
+    sequence: int | None = None
+    time: datetime | None = None
+    everything: bool = False
+
+    def config(self, after: int | None) -> dict[str, Any]:
+        """Settings of a consumer that begins here, or behind the sequence seen last."""
+        if after is not None:
+            return {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": after + 1}
+        if self.sequence is not None:
+            return {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self.sequence}
+        if self.time is not None:
+            return {"deliver_policy": DeliverPolicy.BY_START_TIME, "opt_start_time": self.time}
+        if self.everything:
+            return {"deliver_policy": DeliverPolicy.ALL}
+        return {"deliver_policy": DeliverPolicy.NEW}
+
+
+NOW = Start()
+
+
+def parse_since(text: str | None, now: datetime) -> Start:
+    """Read `10m`, `2h`, an ISO 8601 time, `start`, or nothing (from now on).
+
+    Raises
+    ------
+    UsageError
+        The text is none of these.
+    """
+    if text is None or text == "now":
+        return NOW
+    if text in ("start", "all", "beginning"):
+        return Start(everything=True)
+    if match := _DURATION.match(text):
+        return Start(time=now - timedelta(seconds=float(match[1]) * _SECONDS[match[2]]))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            "bad_since", f"{text!r} is no time: say 10m, 2h, 2026-03-01T20:00:00 (UTC) or start."
+        ) from error
+    return Start(time=moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def read_event(message: Msg) -> Event:
+    """Read a message of the stream; a body that is no JSON object is shown as it is."""
+    metadata = message.metadata
+    headers = message.headers
+    sequence = int(metadata.sequence.stream)
+    try:
+        body = json.loads(message.data or b"{}")
+    except ValueError:
+        body = message.data.decode(errors="replace")
+    time = header(headers, "ce-time")
+    trace = (header(headers, "traceparent") or "").split("-")
+    return Event(
+        sequence=sequence,
+        subject=message.subject,
+        id=header(headers, "ce-id") or header(headers, "Nats-Msg-Id") or f"{STREAM}:{sequence}",
+        time=_time(time) or metadata.timestamp.astimezone(UTC),
+        source=header(headers, "ce-source") or "anyone",
+        trace_id=trace[1] if len(trace) == 4 else "",
+        data=body if isinstance(body, dict) else {"body": body},
+        pending=int(metadata.num_pending),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+async def last_sequence(bus: Bus) -> int:
+    """Sequence of the newest event; 0 in an empty stream."""
+    info = await bus.js.stream_info(STREAM)
+    return int(info.state.last_seq)
+
+
+async def events(
+    bus: Bus, subjects: tuple[str, ...] = (), start: Start = NOW, *, follow: bool = True
+) -> AsyncIterator[Event]:
+    """Yield events in the order of the stream, each once.
+
+    A short-lived consumer of its own, which acknowledges nothing and takes nothing away from the
+    services. If the server restarts and forgets it, another begins behind the last event seen.
+    Without `follow`, ends with the last event there is.
+    """
+    wanted = list(subjects or STREAM_SUBJECTS)
+    last: int | None = None
+    if start == NOW:
+        # A consumer made anew after a restart must not skip what was said meanwhile.
+        last = await last_sequence(bus)
+        if not follow:
+            return
+    while True:
+        try:
+            config = ConsumerConfig(
+                filter_subjects=wanted,
+                ack_policy=AckPolicy.NONE,
+                inactive_threshold=_INACTIVE_S,
+                mem_storage=True,
+                **start.config(last),
+            )
+            info = await bus.js.add_consumer(STREAM, config)
+            subscription = await bus.js.pull_subscribe_bind(stream=STREAM, consumer=info.name)
+            try:
+                if not follow and not info.num_pending:
+                    return
+                waiting = int(info.num_pending or 0)
+                while True:
+                    for message in await _fetch(subscription, waiting):
+                        event = read_event(message)
+                        last, waiting = event.sequence, event.pending
+                        yield event
+                    if not follow and waiting == 0:
+                        return
+            finally:
+                await subscription.unsubscribe()
+        except nats.js.errors.BadRequestError as error:
+            raise UsageError("bad_subject", f"NATS does not take {', '.join(wanted)}: {error}") from error
+        except (nats.js.errors.Error, nats.errors.Error, OSError):
+            if bus.nc.is_closed:
+                raise
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _fetch(subscription: Any, waiting: int) -> list[Msg]:
+    """Fetch what waits, or the next one.
+
+    The client's fetch of more than one lingers until the batch is full: so one at a time when
+    nothing waits, and never more than are known to wait.
+    """
+    try:
+        messages: list[Msg] = await subscription.fetch(max(1, min(waiting, _BATCH)), timeout=_POLL_S)
+    except TimeoutError:
+        # Nothing was said; ask whether the consumer is still there, since a server that
+        # forgot it would leave us waiting in silence.
+        await subscription.consumer_info()
+        return []
+    return messages

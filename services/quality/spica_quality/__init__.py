@@ -1,0 +1,1 @@
+"""Quality: measures images and stacks, and grades them."""

@@ -1,0 +1,134 @@
+"""Which pixels are not to be trusted, and why: one bit per reason."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from spica_imaging.frame import Section
+
+Pixels = NDArray[np.float32]
+Flags = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+class Bit(IntFlag):
+    """Bits of the flag map."""
+
+    OUTSIDE = 1
+    """Not sky: overscan, or outside the data section."""
+    NO_VALUE = 2
+    """NaN, or a value that detectors or earlier steps put where they had none."""
+    SATURATED = 4
+    DEAD = 8
+    """Far below the sky: dead or cold pixels, shadows."""
+    COLUMN = 16
+    """In a column that stands out from its neighbours."""
+    COSMIC = 32
+    """Sharper than any star: cosmic ray or hot pixel."""
+
+
+UNUSABLE = Bit.OUTSIDE | Bit.NO_VALUE | Bit.DEAD | Bit.COLUMN | Bit.COSMIC
+"""Pixels without a usable value; saturated ones still have a meaning for detection."""
+
+DEAD_SIGMA = 8.0
+_COLUMN_BLOCK_ROWS = 256
+_COLUMN_ROW_STEP = 4
+_COLUMN_SIGMA = 8.0
+
+
+def initial_flags(data: Pixels, section: Section, external_bad: Mask | None = None) -> Flags:
+    """OUTSIDE and NO_VALUE: NaN, infinities, what `external_bad` says, and zeros that are no sky.
+
+    Exactly zero is a value like any other where the sky is near zero (subtracted or coadded
+    images). Where the sky is far from zero it is what pipelines write over masked pixels.
+    """
+    flags = np.full(data.shape, Bit.OUTSIDE, dtype=np.uint8)
+    flags[section.slices] = 0
+    flags[~np.isfinite(data)] |= Bit.NO_VALUE
+    if external_bad is not None:
+        flags[external_bad] |= Bit.NO_VALUE
+    zero = data == 0.0
+    if zero.any():
+        rest = data[::3, ::3][(flags[::3, ::3] == 0) & ~zero[::3, ::3]]
+        if rest.size:
+            low, middle = np.percentile(rest, [2.0, 50.0])
+            if low > 0.25 * middle > 0:
+                flags[zero] |= Bit.NO_VALUE
+    return flags
+
+
+def saturation_level(data: Pixels, nominal: float, least_pixels: int = 10) -> float:
+    """The level at which pixels saturate: the nominal one, or a lower one that shows in the data.
+
+    Headers state levels that detectors do not reach (65535 where the pile-up is at 32,700). Many
+    pixels of exactly the highest value, far above the sky, are such a pile-up.
+    """
+    highest = float(np.max(data, initial=-np.inf, where=np.isfinite(data)))
+    if not np.isfinite(highest) or highest >= nominal:
+        return nominal
+    sky = float(np.nanmedian(data[::5, ::5]))
+    piled = int(np.count_nonzero(data == highest))
+    # On a blank frame all pixels are highest; that is no pile-up above anything.
+    if piled >= least_pixels and highest > sky + 100.0 and piled < 0.2 * data.size:
+        return highest
+    return nominal
+
+
+def saturated(data: Pixels, level: float, grow_px: int = 1) -> tuple[Mask, int]:
+    """Pixels at or above `level` with their neighbours (charge spills over), and their number without."""
+    with np.errstate(invalid="ignore"):
+        core = data >= level
+    count = int(np.count_nonzero(core))
+    if count and grow_px:
+        core = ndimage.binary_dilation(core, iterations=grow_px, structure=np.ones((3, 3), bool))
+    return core, count
+
+
+def dead(subtracted: Pixels, rms: Pixels) -> Mask:
+    """Pixels far below the sky. Noise alone does this once in 10^15."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(subtracted < -DEAD_SIGMA * rms)
+
+
+def bad_columns(subtracted: Pixels, flags: Flags, typical_rms: float) -> Mask:
+    """Pieces of columns whose median differs from that of the columns beside them.
+
+    The frame is cut into blocks of rows; in each, the median of every column (every fourth row) is
+    compared with the median of the nine columns around it. Limit: 8 standard errors of the median,
+    which is 1.25 sigma of a pixel for full blocks.
+    """
+    ny, nx = subtracted.shape
+    mask = np.zeros((ny, nx), dtype=np.bool_)
+    if typical_rms <= 0 or nx < 16:
+        return mask
+    sky = np.where(flags & (Bit.OUTSIDE | Bit.NO_VALUE), np.float32(np.nan), subtracted)
+    for top in range(0, ny, _COLUMN_BLOCK_ROWS):
+        rows = slice(top, min(top + _COLUMN_BLOCK_ROWS, ny))
+        sample = sky[rows][::_COLUMN_ROW_STEP]
+        if sample.shape[0] < 16:
+            continue
+        medians = _column_medians(sample)
+        around = ndimage.median_filter(medians, size=9, mode="nearest")
+        error = 1.2533 * typical_rms / np.sqrt(sample.shape[0])
+        with np.errstate(invalid="ignore"):
+            mask[rows, np.abs(medians - around) > _COLUMN_SIGMA * error] = True
+    return mask
+
+
+def _column_medians(sample: Pixels) -> NDArray[np.float32]:
+    empty = ~np.isfinite(sample).any(axis=0)
+    if not np.isnan(sample).any():
+        return np.asarray(np.median(sample, axis=0))
+    filled = np.where(empty, np.float32(0), sample)
+    medians: NDArray[np.float32] = np.nanmedian(filled, axis=0)
+    return medians
+
+
+def weight_map(rms: Pixels, flags: Flags) -> Pixels:
+    """1 / rms² where the pixel is usable, else 0; in units of 1 / (unit of rms)²."""
+    usable = (flags == 0) & (rms > 0)
+    return np.divide(np.float32(1.0), rms * rms, out=np.zeros_like(rms), where=usable)

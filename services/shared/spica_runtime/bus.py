@@ -1,0 +1,122 @@
+"""NATS JetStream: one stream that keeps every event, durable pull consumers that read it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import nats
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
+from spica_proto.envelope import Envelope
+from spica_proto.streams import ACK_WAIT_S, CONSUMERS, DUPLICATE_WINDOW_S, STREAM, STREAM_SUBJECTS, Consumer
+
+from spica_runtime.errors import Unavailable
+from spica_runtime.settings import PlatformSettings
+
+log = structlog.get_logger(__name__)
+
+_PUBLISH_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bus:
+    """A connection to NATS and its JetStream."""
+
+    nc: Client
+    js: JetStreamContext
+
+    async def publish(self, envelope: Envelope) -> int:
+        """Publish and wait until the stream has it on disk. Returns its sequence in the stream."""
+        ack = await self.js.publish(
+            envelope.subject, envelope.body, timeout=_PUBLISH_TIMEOUT_S, headers=envelope.headers
+        )
+        return int(ack.seq)
+
+    async def ensure_stream(self) -> bool:
+        """Make sure the stream is there. Returns True if it had to be made (or made anew)."""
+        try:
+            await self.js.stream_info(STREAM)
+        except NotFoundError:
+            await self.js.add_stream(
+                StreamConfig(
+                    name=STREAM,
+                    description="Every event of Spica, kept for replay.",
+                    subjects=list(STREAM_SUBJECTS),
+                    retention=RetentionPolicy.LIMITS,
+                    storage=StorageType.FILE,
+                    duplicate_window=DUPLICATE_WINDOW_S,
+                    allow_direct=True,
+                )
+            )
+            return True
+        return False
+
+    async def ensure_consumers(self, service: str) -> None:
+        """Make sure the durable consumers of one service are there, reading from the beginning."""
+        for consumer in CONSUMERS:
+            if consumer.service == service:
+                await self.js.add_consumer(STREAM, consumer_config(consumer))
+
+
+def consumer_config(consumer: Consumer) -> ConsumerConfig:
+    """Explicit ack; redelivery without limit, since Spica counts real failures itself (see dispatch)."""
+    return ConsumerConfig(
+        durable_name=consumer.durable,
+        filter_subject=consumer.subject,
+        deliver_policy=DeliverPolicy.ALL,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_S,
+        max_deliver=-1,
+        max_ack_pending=1024,
+    )
+
+
+async def _on_error(error: Exception) -> None:
+    log.debug("bus connection error", error=str(error) or type(error).__name__)
+
+
+async def _on_disconnect() -> None:
+    log.warning("bus connection lost")
+
+
+async def _on_reconnect() -> None:
+    log.info("bus connection back")
+
+
+@asynccontextmanager
+async def connect_bus(
+    settings: PlatformSettings, *, name: str = "spica", wait: bool = False
+) -> AsyncIterator[Bus]:
+    """Connect to NATS for the length of a block; afterwards it reconnects by itself for ever.
+
+    With `wait`, also the first connection is tried for ever; else a server that cannot be reached
+    is `Unavailable` at once.
+    """
+    try:
+        nc = await nats.connect(
+            settings.nats_url,
+            name=name,
+            connect_timeout=5,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1 if wait else 3,
+            reconnect_time_wait=0.25,
+            error_cb=_on_error,
+            disconnected_cb=_on_disconnect,
+            reconnected_cb=_on_reconnect,
+        )
+    except (OSError, nats.errors.Error, TimeoutError) as error:
+        raise Unavailable(
+            "bus_unreachable",
+            f"NATS at {settings.nats_url} cannot be reached: {error or type(error).__name__}. "
+            "Start it (`spica up` starts one) or set SPICA_NATS_URL.",
+        ) from error
+    try:
+        yield Bus(nc, nc.jetstream())
+    finally:
+        await nc.close()

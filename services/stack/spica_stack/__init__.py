@@ -1,0 +1,1 @@
+"""Selects images by rules, plans a stack, resamples and combines its members."""
