@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import pytest
-from spica_proto.images import ImageArrived, ImageFailed, ImageRejected
 from spica_proto.base import Reason
+from spica_proto.images import ImageArrived, ImageFailed, ImageRejected
 from spica_runtime import deadletters
 from spica_runtime.embedded.nats import EmbeddedNats
 from spica_runtime.errors import NotRetriable, Retriable, Unavailable

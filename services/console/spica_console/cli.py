@@ -36,20 +36,20 @@ _WORK = "Work"
 _LOOK = "Look"
 _KEEP = "Keep in order"
 
-app.command("up", rich_help_panel=_RUN)(night.up)
-app.command("demo", rich_help_panel=_RUN)(night.demo)
-app.command("real", rich_help_panel=_RUN)(night.real)
-app.command("submit", rich_help_panel=_WORK)(submit.submit)
+app.command("up", rich_help_panel=_RUN, epilog=exits.EPILOG)(night.up)
+app.command("demo", rich_help_panel=_RUN, epilog=exits.EPILOG)(night.demo)
+app.command("real", rich_help_panel=_RUN, epilog=exits.EPILOG)(night.real)
+app.command("submit", rich_help_panel=_WORK, epilog=exits.EPILOG)(submit.submit)
 app.add_typer(stack.app, name="stack", rich_help_panel=_WORK)
-app.command("grade", rich_help_panel=_WORK)(grade.grade)
-app.command("tail", rich_help_panel=_LOOK)(tail.tail)
-app.command("status", rich_help_panel=_LOOK)(status.status)
-app.command("show", rich_help_panel=_LOOK)(show.show)
-app.command("lineage", rich_help_panel=_LOOK)(lineage.lineage)
+app.command("grade", rich_help_panel=_WORK, epilog=exits.EPILOG)(grade.grade)
+app.command("tail", rich_help_panel=_LOOK, epilog=exits.EPILOG)(tail.tail)
+app.command("status", rich_help_panel=_LOOK, epilog=exits.EPILOG)(status.status)
+app.command("show", rich_help_panel=_LOOK, epilog=exits.EPILOG)(show.show)
+app.command("lineage", rich_help_panel=_LOOK, epilog=exits.EPILOG)(lineage.lineage)
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=_KEEP)
-app.command("doctor", rich_help_panel=_KEEP)(doctor.doctor)
-app.command("migrate", rich_help_panel=_KEEP)(migrate.migrate)
-app.command("settings", rich_help_panel=_KEEP)(settings.settings)
+app.command("doctor", rich_help_panel=_KEEP, epilog=exits.EPILOG)(doctor.doctor)
+app.command("migrate", rich_help_panel=_KEEP, epilog=exits.EPILOG)(migrate.migrate)
+app.command("settings", rich_help_panel=_KEEP, epilog=exits.EPILOG)(settings.settings)
 
 
 def _version(wanted: bool) -> None:

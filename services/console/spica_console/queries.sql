@@ -1,6 +1,6 @@
 -- What people ask of the store. Only `insert_grade` writes.
 
--- name: counts^
+-- name: counts()^
 -- How many images and stacks stand where.
 SELECT
     (SELECT count(*) FROM images)                                                     AS images,
@@ -11,14 +11,14 @@ SELECT
     (SELECT count(*) FROM dead_letters WHERE sent_again_at IS NULL)                   AS dead_letters,
     (SELECT count(*) FROM outbox WHERE sent_at IS NULL)                               AS outbox_unsent;
 
--- name: grade_counts
+-- name: grade_counts()
 -- Images by the grade that holds now.
 SELECT grade, count(*) AS images
 FROM (SELECT DISTINCT ON (subject_id) subject_id, grade FROM grades
       WHERE subject_kind = 'image' ORDER BY subject_id, created_at DESC) AS latest
 GROUP BY grade ORDER BY grade;
 
--- name: stack_counts
+-- name: stack_counts()
 SELECT state, count(*) AS stacks FROM stacks GROUP BY state;
 
 -- name: list_images(batch, grade, filter, image_id, max_rows, skip)

@@ -26,7 +26,7 @@ class _TomlTable(PydanticBaseSettingsSource):
         return values
 
 
-class _Settings(BaseSettings):
+class SettingsBase(BaseSettings):
     table: ClassVar[str] = "spica"
 
     @classmethod
@@ -42,7 +42,7 @@ class _Settings(BaseSettings):
         return init_settings, env_settings, _TomlTable(settings_cls)
 
 
-class PlatformSettings(_Settings):
+class PlatformSettings(SettingsBase):
     """What all services share. Environment: SPICA_<NAME>; file: table [spica]."""
 
     model_config = SettingsConfigDict(env_prefix="SPICA_", extra="ignore", frozen=True)
@@ -59,7 +59,7 @@ class PlatformSettings(_Settings):
     profiles: Path | None = Field(None, description="Folder with instrument profiles of your own.")
 
 
-class ServiceSettings(_Settings):
+class ServiceSettings(SettingsBase):
     """What every service has. Environment: SPICA_<SERVICE>_<NAME>; file: table [<service>]."""
 
     concurrency: int = Field(2, ge=1, description="Messages handled at the same time.")

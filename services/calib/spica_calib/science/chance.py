@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 
-def log10_false_match(n_matched: int, n_tried: int, p_single: float, n_hypotheses: float, n_free: int) -> float:
+def log10_false_match(
+    n_matched: int, n_tried: int, p_single: float, n_hypotheses: float, n_free: int
+) -> float:
     """Upper bound of log10 of the probability that so many matches come about by chance.
 
     Each of `n_tried` objects meets a neighbour by chance with probability `p_single`; the tail of the

@@ -60,7 +60,10 @@ class Stars:
         dec = self.dec_deg + years * self.pm_dec_mas_yr / _MAS_PER_DEG
         ra = self.ra_deg + years * self.pm_ra_mas_yr / _MAS_PER_DEG / np.cos(np.radians(self.dec_deg))
         return replace(
-            self, ra_deg=np.mod(ra, 360.0), dec_deg=np.clip(dec, -90.0, 90.0), epoch_year=np.full(len(self), year)
+            self,
+            ra_deg=np.mod(ra, 360.0),
+            dec_deg=np.clip(dec, -90.0, 90.0),
+            epoch_year=np.full(len(self), year),
         )
 
     def within(self, ra_deg: float, dec_deg: float, radius_deg: float) -> Stars:

@@ -26,26 +26,46 @@ def request(
     images: Annotated[
         list[str] | None, typer.Argument(help="Image names or ids; none: any.", rich_help_panel=_SELECT)
     ] = None,
-    filter: Annotated[str | None, typer.Option(rich_help_panel=_SELECT)] = None,
-    object: Annotated[str | None, typer.Option(rich_help_panel=_SELECT)] = None,
-    instrument: Annotated[str | None, typer.Option(rich_help_panel=_SELECT)] = None,
-    run: Annotated[str | None, typer.Option(rich_help_panel=_SELECT)] = None,
-    batch: Annotated[str | None, typer.Option(rich_help_panel=_SELECT)] = None,
+    filter: Annotated[
+        str | None, typer.Option(help="Filter as in the header, such as r.MP9601.", rich_help_panel=_SELECT)
+    ] = None,
+    object: Annotated[
+        str | None, typer.Option(help="OBJECT of the header.", rich_help_panel=_SELECT)
+    ] = None,
+    instrument: Annotated[
+        str | None, typer.Option(help="Instrument of the header.", rich_help_panel=_SELECT)
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Observing run.", rich_help_panel=_SELECT)
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(help="Label given at submission.", rich_help_panel=_SELECT)
+    ] = None,
     grade: Annotated[
         str | None, typer.Option(help="Grades to take, such as A,B.", rich_help_panel=_SELECT)
     ] = None,
     fwhm_max: Annotated[float | None, typer.Option(help="In arcsec.", rich_help_panel=_SELECT)] = None,
-    ellipticity_max: Annotated[float | None, typer.Option(rich_help_panel=_SELECT)] = None,
+    ellipticity_max: Annotated[
+        float | None, typer.Option(help="1 - b/a of stars, median.", rich_help_panel=_SELECT)
+    ] = None,
     exposure_min: Annotated[float | None, typer.Option(help="In seconds.", rich_help_panel=_SELECT)] = None,
-    airmass_max: Annotated[float | None, typer.Option(rich_help_panel=_SELECT)] = None,
-    mjd_min: Annotated[float | None, typer.Option(rich_help_panel=_SELECT)] = None,
-    mjd_max: Annotated[float | None, typer.Option(rich_help_panel=_SELECT)] = None,
+    airmass_max: Annotated[
+        float | None, typer.Option(help="Largest airmass.", rich_help_panel=_SELECT)
+    ] = None,
+    mjd_min: Annotated[
+        float | None, typer.Option(help="Taken at or after this MJD.", rich_help_panel=_SELECT)
+    ] = None,
+    mjd_max: Annotated[
+        float | None, typer.Option(help="Taken at or before this MJD.", rich_help_panel=_SELECT)
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the product.", rich_help_panel=_PRODUCT)] = None,
     combine: Annotated[
         str | None, typer.Option(help="clipped_mean, weighted_mean or median.", rich_help_panel=_PRODUCT)
     ] = None,
     pixel_scale: Annotated[float | None, typer.Option(help="In arcsec.", rich_help_panel=_PRODUCT)] = None,
-    min_exposures: Annotated[int | None, typer.Option(rich_help_panel=_PRODUCT)] = None,
+    min_exposures: Annotated[
+        int | None, typer.Option(help="Fewer images than this is a failure.", rich_help_panel=_PRODUCT)
+    ] = None,
     request_id: Annotated[
         str | None, typer.Option(help="The same id twice is one stack.", rich_help_panel=_PRODUCT)
     ] = None,

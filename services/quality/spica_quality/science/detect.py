@@ -59,7 +59,8 @@ def find_sources(
         rms: noise per pixel, same shape.
         bad: pixels not to be looked at.
         fwhm_px: size of stars, for the filter.
-        threshold: in sigma of the filtered image.
+        threshold: in the filtered image, in units of the noise of unfiltered pixels (as
+            source-extractor's DETECT_THRESH).
         deblend: divide groups with more than one peak (32 levels, contrast 0.005).
     """
     sep.set_extract_pixstack(max(300_000, subtracted.size // 8))
@@ -71,7 +72,7 @@ def find_sources(
         mask=bad,
         minarea=3 if fwhm_px < 3 else 5,
         filter_kernel=gaussian_kernel(fwhm_px),
-        filter_type="matched",
+        filter_type="conv",
         deblend_nthresh=32,
         deblend_cont=0.005 if deblend else 1.0,
         clean=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntFlag
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +15,23 @@ Flags = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 
-class Bit(IntFlag):
+class Bit:
     """Bits of the flag map."""
 
-    OUTSIDE = 1
+    OUTSIDE: Final = np.uint8(1)
     """Not sky: overscan, or outside the data section."""
-    NO_VALUE = 2
+    NO_VALUE: Final = np.uint8(2)
     """NaN, or a value that detectors or earlier steps put where they had none."""
-    SATURATED = 4
-    DEAD = 8
+    SATURATED: Final = np.uint8(4)
+    DEAD: Final = np.uint8(8)
     """Far below the sky: dead or cold pixels, shadows."""
-    COLUMN = 16
+    COLUMN: Final = np.uint8(16)
     """In a column that stands out from its neighbours."""
-    COSMIC = 32
+    COSMIC: Final = np.uint8(32)
     """Sharper than any star: cosmic ray or hot pixel."""
 
 
-UNUSABLE = Bit.OUTSIDE | Bit.NO_VALUE | Bit.DEAD | Bit.COLUMN | Bit.COSMIC
+UNUSABLE: Final = Bit.OUTSIDE | Bit.NO_VALUE | Bit.DEAD | Bit.COLUMN | Bit.COSMIC
 """Pixels without a usable value; saturated ones still have a meaning for detection."""
 
 DEAD_SIGMA = 8.0

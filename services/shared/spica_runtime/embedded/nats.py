@@ -11,12 +11,13 @@ from pathlib import Path
 import nats
 import nats.errors
 
-from spica_runtime.embedded.process import CannotStart, Child, claim_port
+from spica_runtime.embedded.process import CannotStart, Child, claim_port, free_port
 
 _CONFIGURATION = """\
 # Written at every start. An event that was acknowledged is on disk: JetStream's own default
 # acknowledges first and syncs two minutes later.
 listen: "127.0.0.1:{port}"
+http: "127.0.0.1:{monitor_port}"
 server_name: "spica-embedded"
 max_payload: 8MB
 jetstream {{
@@ -46,6 +47,7 @@ class EmbeddedNats:
         self._log = home / "logs" / "nats-server.log"
         self._wanted = port
         self.port = 0
+        self.monitor_port = 0
         self.child: Child | None = None
 
     @property
@@ -53,13 +55,23 @@ class EmbeddedNats:
         """Where clients connect."""
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def monitor_url(self) -> str:
+        """Where the server tells about itself over HTTP (/varz, /jsz)."""
+        return f"http://127.0.0.1:{self.monitor_port}"
+
     async def start(self) -> None:
         """Start, and wait until JetStream answers."""
         # Started again after a crash, it keeps the port its clients know.
         self.port = self.port or claim_port(self._wanted, "NATS", "SPICA_NATS_PORT")
+        self.monitor_port = self.monitor_port or free_port()
         self._folder.mkdir(parents=True, exist_ok=True)
         configuration = self._folder / "nats-server.conf"
-        configuration.write_text(_CONFIGURATION.format(port=self.port, store=self._folder / "jetstream"))
+        configuration.write_text(
+            _CONFIGURATION.format(
+                port=self.port, monitor_port=self.monitor_port, store=self._folder / "jetstream"
+            )
+        )
         self.child = Child(
             "nats",
             [find_nats_server(), "-c", configuration],

@@ -1,0 +1,17 @@
+"""What can go wrong here, and what its class decides.
+
+    Unavailable   reference_missing, reference_unreadable   the image waits until the file is there
+    NotRetriable  no_match, too_few_sources, bad_catalogue, bad_wcs, unknown_image, no_solution
+"""
+
+from __future__ import annotations
+
+from spica_runtime.errors import NotRetriable, Unavailable
+
+
+class ReferenceUnavailable(Unavailable):
+    """The reference catalogue is not there, or not to be read. Nothing else is taken in its place."""
+
+
+class CalibrationFailed(NotRetriable):
+    """These data cannot be calibrated, however often it is tried."""

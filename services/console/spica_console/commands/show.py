@@ -1,0 +1,205 @@
+"""`spica show`: all that is known of an image or a stack."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from spica_console import exits
+from spica_console.output import JsonOption
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="Image or stack: id, beginning of an id, or name.")],
+    json: JsonOption = False,
+) -> None:
+    """Show all that is known of an image or a stack: what was measured and judged, by whom, and why.
+
+    For an image also: which stacks looked at it, and the rule that took it or left it out.
+    """
+    exits.run(lambda: _show(name, json))
+
+
+async def _show(name: str, as_json: bool) -> None:
+    from spica_console import output, store
+    from spica_console.connecting import reach_store
+
+    async with reach_store() as (pool, _):
+        known = store.Store(pool)
+        kind: str
+        facts: Any
+        if image_id := await known.image_id(name):
+            kind, facts = "image", await known.image(image_id)
+        elif stack_id := await known.stack_id(name):
+            kind, facts = "stack", await known.stack(stack_id)
+        elif rejections := await known.rejections_of(name):
+            kind, facts = "rejections", rejections
+        else:
+            raise store.unknown(name)
+    if as_json:
+        output.print_json({"kind": kind, kind: facts})
+    else:
+        {"image": _image, "stack": _stack, "rejections": _rejections}[kind](facts)
+
+
+def _image(image: dict[str, Any]) -> None:
+    from spica_console import output
+
+    console = output.console()
+    console.print(f"[bold]{image['name']}[/]  [dim]{image['image_id']}[/]")
+    console.print(
+        f"  {image['instrument']}  run {image['run']}  filter {image['filter']}  object {image['object'] or '–'}"
+        f"  {image['exposure_time_s']:g} s  airmass {output.number(image['airmass'], 3) or '–'}"
+        f"  {image['n_ccds']} CCD(s), WCS: {image['wcs']}"
+    )
+    console.print(f"  RA {image['ra_deg']:.5f}°  Dec {image['dec_deg']:+.5f}°  batch {image['batch'] or '–'}")
+    console.print(f"  {image['path']}  {image['size_bytes']:,} bytes")
+    for repair in image["repairs"]:
+        console.print(f"  [yellow]repaired[/] {output.reasons_line([repair])}")
+    _measurements(image["measurements"])
+    _grades(image["grades"])
+    if image["solutions"]:
+        console.print(
+            output.table(
+                "Solutions",
+                ("solution", "for", "reference", "matched", "rms RA mas", "rms Dec mas", "zero point", "depth"),
+                (_solution(row) for row in image["solutions"]),
+            )
+        )
+    if image["stacks"]:
+        console.print(
+            output.table(
+                "Stacks that looked at it",
+                ("stack", "state", "taken", "rule", "found"),
+                (
+                    (
+                        row["name"],
+                        output.styled_state(row["state"]),
+                        "[green]yes[/]" if row["selected"] else "[yellow]no[/]",
+                        row["rule"],
+                        row["found"],
+                    )
+                    for row in image["stacks"]
+                ),
+            )
+        )
+    _failures(image["failures"])
+
+
+def _solution(row: dict[str, Any]) -> tuple[Any, ...]:
+    from spica_console import output
+
+    quality = row["quality"]
+    return (
+        row["solution_id"][:8],
+        f"stack {row['stack_id'][:8]}" if row["stack_id"] else "itself",
+        row["reference_name"],
+        quality.get("n_matched"),
+        output.number(quality.get("rms_ra_mas"), 1),
+        output.number(quality.get("rms_dec_mas"), 1),
+        output.number(row["zeropoint_mag"], 3),
+        output.number(row["limiting_mag"]),
+    )
+
+
+def _measurements(rows: list[dict[str, Any]]) -> None:
+    from spica_console import output
+
+    if rows:
+        output.console().print(
+            output.table(
+                "Measurements",
+                ("when", "FWHM ″", "ellipticity", "stars", "sources", "background", "rms", "usable"),
+                (
+                    (
+                        f"{row['created_at']:%Y-%m-%d %H:%M:%S}",
+                        output.number(row["metrics"].get("fwhm_arcsec")),
+                        output.number(row["metrics"].get("ellipticity"), 3),
+                        row["metrics"].get("n_stars"),
+                        row["metrics"].get("n_sources"),
+                        output.number(row["metrics"].get("background_adu")),
+                        output.number(row["metrics"].get("background_rms_adu")),
+                        output.number(row["metrics"].get("usable_fraction"), 3),
+                    )
+                    for row in rows
+                ),
+            )
+        )
+
+
+def _grades(rows: list[dict[str, Any]]) -> None:
+    from spica_console import output
+
+    if rows:
+        output.console().print(
+            output.table(
+                "Grades",
+                ("when", "grade", "by", "why"),
+                (
+                    (
+                        f"{row['created_at']:%Y-%m-%d %H:%M:%S}",
+                        output.styled_grade(row["grade"]),
+                        row["graded_by"],
+                        row["comment"] or output.reasons_line(row["reasons"]),
+                    )
+                    for row in rows
+                ),
+            )
+        )
+
+
+def _failures(rows: list[dict[str, Any]]) -> None:
+    from spica_console import output
+
+    for row in rows:
+        sent = " (sent again)" if row["sent_again_at"] else ""
+        output.console().print(
+            f"[red]failed[/]{sent} in {row['service']} on {row['subject']}: {row['code']}: {row['message']}"
+        )
+
+
+def _stack(stack: dict[str, Any]) -> None:
+    from spica_console import output
+
+    console = output.console()
+    console.print(
+        f"[bold]{stack['name']}[/]  {output.styled_state(stack['state'])}  [dim]{stack['stack_id']}[/]"
+    )
+    grid = stack["grid"]
+    if grid:
+        console.print(
+            f"  filter {stack['filter']}  {stack['combine']}  {grid.get('width_px')}×{grid.get('height_px')} px of "
+            f"{output.number(grid.get('pixel_scale_arcsec'), 4)}″ around RA {output.number(grid.get('crval_ra_deg'), 5)}° "
+            f"Dec {output.number(grid.get('crval_dec_deg'), 5)}°"
+        )
+    console.print(f"  request {stack['request_id']}")
+    _measurements(stack["measurements"])
+    _grades(stack["grades"])
+    console.print(
+        output.table(
+            "Images",
+            ("image", "taken", "rule", "found"),
+            (
+                (
+                    row["name"],
+                    "[green]yes[/]" if row["selected"] else "[yellow]no[/]",
+                    row["rule"],
+                    row["found"],
+                )
+                for row in stack["members"]
+            ),
+        )
+    )
+    _failures(stack["failures"])
+
+
+def _rejections(rows: list[dict[str, Any]]) -> None:
+    from spica_console import output
+
+    for row in rows:
+        console = output.console()
+        console.print(f"[bold]{row['name']}[/]  [yellow]rejected[/] {row['created_at']:%Y-%m-%d %H:%M:%S}")
+        console.print(f"  {row['uri']}  set aside: {row['set_aside'] or '–'}")
+        for reason in row["reasons"]:
+            console.print(f"  {reason['code']}: {output.reasons_line([reason])}")

@@ -1,0 +1,77 @@
+"""`spica up`: the embedded platform, its state on the terminal, stopped in order on Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from spica_runtime.home import HomeSettings
+from spica_runtime.settings import PlatformSettings
+from spica_runtime.supervisor import Part, Supervisor
+
+from spica_console import output
+
+_STYLE = {"ready": "green", "outside": "green", "stopped": "dim", "restarting": "red"}
+
+
+def line(part: Part) -> str:
+    """One part of the platform as one line of rich markup."""
+    process = f"process {part.pid}" if part.pid else ""
+    style = _STYLE.get(part.state, "yellow")
+    return f"[{style}]{part.state:<11}[/] {part.name:<9} [dim]{part.detail} {process}[/]"
+
+
+def home_settings(home: Path | None) -> HomeSettings:
+    """Settings of the embedded platform; a folder given by hand goes before them."""
+    return HomeSettings() if home is None else HomeSettings(home=home)  # type: ignore[call-arg]
+
+
+@asynccontextmanager
+async def platform(
+    home: HomeSettings, *, environment: Mapping[str, str] | None = None, quiet: bool = False
+) -> AsyncIterator[Supervisor]:
+    """Run the embedded platform for the length of a block, and say what happens to its parts.
+
+    Raises
+    ------
+    CannotStart
+        A port is taken, the folder is in use, the disk is full, a part does not come up.
+    """
+    console = output.console(stderr=True)
+    shown: dict[str, tuple[str, int]] = {}
+
+    def show(part: Part) -> None:
+        now = (part.state, part.restarts)
+        if not quiet and shown.get(part.name) != now:
+            shown[part.name] = now
+            console.print(line(part))
+
+    supervisor = Supervisor(
+        home,
+        PlatformSettings(),  # type: ignore[call-arg]
+        environment=environment,
+        on_change=show,
+    )
+    await supervisor.start()
+    try:
+        yield supervisor
+    finally:
+        await supervisor.stop()
+
+
+async def up(home: Path | None) -> None:
+    """Start everything, wait for Ctrl-C or SIGTERM, stop everything in order."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    console = output.console(stderr=True)
+    async with platform(home_settings(home)) as supervisor:
+        # Only now: while things start, Ctrl-C cancels, and what was started is stopped again.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        console.print(f"\nSpica is up: [bold]{supervisor.console_url}[/]   data in {supervisor.settings.data}")
+        console.print("Submit images with `spica submit FILE…`, look with `spica status`. Ctrl-C stops all.\n")
+        await stop.wait()
+        console.print("Stopping; work in flight is finished first.")

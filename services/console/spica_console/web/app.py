@@ -1,0 +1,69 @@
+"""The web application: which address is answered by what."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from spica_runtime.bus import Bus
+from spica_runtime.pg import Pool
+from spica_runtime.storage import DataFolder
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
+
+from spica_console.store import Store
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the handlers of all addresses stand on."""
+
+    bus: Bus
+    pool: Pool
+    store: Store
+    data: DataFolder
+    stop: asyncio.Event
+    """Set when the service stops: live streams end by it."""
+
+
+def make_app(site: Site) -> Starlette:
+    """Put routes, templates and static files together."""
+    from spica_console.web import api, live, pages
+    from spica_console.web.guard import SameOrigin
+
+    app = Starlette(
+        routes=[
+            Route("/", pages.index),
+            Route("/api/status", api.status),
+            Route("/api/images", api.list_images, methods=["GET"]),
+            Route("/api/images", api.add_image, methods=["POST"]),
+            Route("/api/images/{image_id}", api.show_image),
+            Route("/api/stacks", api.list_stacks, methods=["GET"]),
+            Route("/api/stacks", api.request_stack, methods=["POST"]),
+            Route("/api/stacks/{stack_id}", api.show_stack),
+            Route("/api/rejections", api.list_rejections),
+            Route("/api/events", live.events),
+            Route("/products/{path:path}", api.product),
+            Mount("/static", StaticFiles(directory=_HERE / "static")),
+        ],
+        middleware=[Middleware(SameOrigin)],
+        exception_handlers=api.EXCEPTION_HANDLERS,
+    )
+    app.state.site = site
+    app.state.templates = Jinja2Templates(directory=_HERE / "templates")
+    return app
+
+
+def site_of(request: Request) -> Site:
+    """What this request's handler stands on."""
+    site: Site = request.app.state.site
+    return site
+
+

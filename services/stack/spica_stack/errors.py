@@ -1,0 +1,101 @@
+"""What can go wrong with a stack, in words that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from spica_runtime.errors import NotRetriable
+
+from spica_stack.science.grid import TanGrid
+from spica_stack.science.selection import Verdict, explain, left_out_by
+
+
+def _numbers(verdicts: Sequence[Verdict]) -> Mapping[str, int]:
+    left_out = {f"left_out_by_{rule}": count for rule, count in left_out_by(verdicts).items()}
+    return {"candidates": len(verdicts), "selected": sum(verdict.selected for verdict in verdicts), **left_out}
+
+
+def nothing_selected(verdicts: Sequence[Verdict]) -> NotRetriable:
+    """No image passes the rules."""
+    hardest = next(iter(left_out_by(verdicts)), None)
+    advice = f" Rule `{hardest}` left out most: widen it, or wait for more images." if hardest else ""
+    return NotRetriable(
+        "nothing_selected", f"Nothing to stack. {explain(verdicts)}{advice}", _numbers(verdicts)
+    )
+
+
+def too_few_exposures(verdicts: Sequence[Verdict], wanted: int) -> NotRetriable:
+    """Fewer images pass than the request asks for."""
+    found = sum(verdict.selected for verdict in verdicts)
+    return NotRetriable(
+        "too_few_exposures",
+        f"The request asks for at least {wanted} exposures, {found} can be had. {explain(verdicts)}",
+        {"wanted": wanted, **_numbers(verdicts)},
+    )
+
+
+def several_filters(filters: Mapping[str, int]) -> NotRetriable:
+    """The request names no filter, and images of several pass."""
+    found = ", ".join(f"{name} ({count})" for name, count in sorted(filters.items()))
+    return NotRetriable(
+        "several_filters",
+        f"Images of several filters pass: {found}. Name one in `selection.filter`.",
+        {f"images_in_{name}": count for name, count in filters.items()},
+    )
+
+
+def too_large(grid: TanGrid, max_side_px: int, max_pixels: int) -> NotRetriable:
+    """The stack would be larger than the settings allow."""
+    width_deg, height_deg = (side * grid.scale_arcsec / 3600.0 for side in (grid.width, grid.height))
+    return NotRetriable(
+        "stack_too_large",
+        f"The stack would have {grid.width} x {grid.height} pixels of {grid.scale_arcsec:g} arcsec "
+        f"({width_deg:.2f} x {height_deg:.2f} deg); allowed are {max_side_px} a side and {max_pixels:.3g} in all. "
+        "Narrow the selection (`near`, `object`), name `centre`, `width_px` and `height_px`, or raise "
+        "SPICA_STACK_MAX_SIDE_PX and SPICA_STACK_MAX_PIXELS.",
+        {"width_px": grid.width, "height_px": grid.height, "pixel_scale_arcsec": grid.scale_arcsec},
+    )
+
+
+def no_plane(error: ValueError) -> NotRetriable:
+    """The selected images lie so far apart that no projection holds them."""
+    return NotRetriable("no_common_plane", f"{error} Narrow the selection with `near` or `object`.")
+
+
+def no_overlap(grid: TanGrid) -> NotRetriable:
+    """No selected image touches the area asked for."""
+    return NotRetriable(
+        "no_overlap",
+        f"None of the selected images touches the area of {grid.width} x {grid.height} pixels of "
+        f"{grid.scale_arcsec:g} arcsec around RA {grid.ra_deg:.5f}, Dec {grid.dec_deg:.5f}.",
+        {"ra_deg": grid.ra_deg, "dec_deg": grid.dec_deg},
+    )
+
+
+def input_unreadable(path: Path, error: Exception) -> NotRetriable:
+    """A file of a member cannot be read, or is not what it should be."""
+    return NotRetriable("input_unreadable", f"{path.name} cannot be used: {error} (at {path}).")
+
+
+def head_does_not_fit(path: Path, blocks: int, ccds: int) -> NotRetriable:
+    """A solution has another number of CCDs than its image."""
+    return NotRetriable(
+        "header_does_not_fit",
+        f"{path.name} has {blocks} header blocks, its image {ccds} CCDs.",
+        {"blocks": blocks, "ccds": ccds},
+    )
+
+
+def unknown_stack(stack_id: str) -> NotRetriable:
+    """An event names a stack that the store does not know."""
+    return NotRetriable("unknown_stack", f"The store knows no stack {stack_id}: it was not planned here.")
+
+
+def no_joint_solution(missing: Collection[str], n_members: int) -> NotRetriable:
+    """The joint solution has no usable member."""
+    return NotRetriable(
+        "no_joint_solution",
+        f"None of the {n_members} members has a joint solution with a flux scale (such as {min(missing)}).",
+        {"members": n_members},
+    )

@@ -1,0 +1,163 @@
+"""The members of a stack as they come from the data folder: pixels, weights, solved headers."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from spica_imaging.frame import Ccd, ccd_name, is_image, iter_ccds
+from spica_imaging.head import parse_head
+from spica_imaging.profiles import Profile
+from spica_imaging.wcs import TpvWcs, WcsError
+from spica_stack.errors import head_does_not_fit, input_unreadable
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class CcdSize:
+    """Name and size of one CCD, as the store knows it."""
+
+    name: str
+    nx: int
+    ny: int
+
+
+@dataclass(frozen=True, slots=True)
+class SolvedCcd:
+    """One CCD with its pixels, its weights and its solution. Arrays are cut to the light-sensitive part."""
+
+    ccd: Ccd
+    data: Image
+    weight: Image
+    wcs: TpvWcs
+    origin: tuple[int, int]
+    """Zero-based pixel (x, y) of the CCD at which the arrays begin."""
+    flux_scale: float | None
+
+
+def read_head(path: Path) -> list[fits.Header]:
+    """Header blocks of a `.head` file; an unreadable one is told by name."""
+    try:
+        return parse_head(path.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise input_unreadable(path, error) from error
+
+
+def head_for(heads: Sequence[fits.Header], names: Sequence[str], path: Path) -> list[fits.Header | None]:
+    """Put header blocks to CCDs: by EXTNAME where all blocks have one, else by their order.
+
+    A CCD without a block was not solved: None.
+    """
+    by_name = {str(head["EXTNAME"]).strip(): head for head in heads if "EXTNAME" in head}
+    if len(by_name) == len(heads) and set(by_name) <= set(names):
+        return [by_name.get(name) for name in names]
+    if len(heads) != len(names):
+        raise head_does_not_fit(path, len(heads), len(names))
+    return list(heads)
+
+
+def wcs_of(head: fits.Header, path: Path) -> TpvWcs:
+    """World coordinates of one header block."""
+    try:
+        return TpvWcs.from_header(head)
+    except WcsError as error:
+        raise input_unreadable(path, error) from error
+
+
+def _weights(path: Path) -> dict[str, int]:
+    """CCD name -> index of the HDU in the weight map."""
+    with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
+        return {ccd_name(hdu.header, index): index for index, hdu in enumerate(hdus) if is_image(hdu)}
+
+
+def read_member(
+    image: Path, profile: Profile, weight: Path, head: Path
+) -> Iterator[tuple[str, SolvedCcd | None]]:
+    """Read one exposure CCD by CCD: name, and the CCD, or None where it has no solution or no weight.
+
+    Raises `NotRetriable` (`input_unreadable`) for files that cannot be read.
+    """
+    try:
+        heads = read_head(head)
+        places = _weights(weight)
+        with fits.open(image, memmap=False, lazy_load_hdus=True) as hdus:
+            names = [ccd_name(_merged_name(hdus, index), index) for index in range(len(hdus)) if is_image(hdus[index])]
+        blocks = dict(zip(names, head_for(heads, names, head), strict=True))
+        with fits.open(weight, memmap=False, lazy_load_hdus=True) as weights:
+            for order, ccd in enumerate(iter_ccds(image, profile)):
+                block = blocks.get(ccd.name)
+                place = places.get(ccd.name)
+                if place is None and len(places) == len(names):
+                    place = list(places.values())[order]
+                if block is None or place is None:
+                    yield ccd.name, None
+                    continue
+                yield ccd.name, _cut(ccd, weights[place].data, block, head)
+    except (OSError, TypeError) as error:
+        raise input_unreadable(image, error) from error
+
+
+def _merged_name(hdus: fits.HDUList, index: int) -> fits.Header:
+    """Header that tells the CCD's name (see `iter_ccds`: an extension's cards over the primary's)."""
+    header = hdus[0].header.copy()
+    header.update({key: hdus[index].header[key] for key in ("EXTNAME", "EXTVER") if key in hdus[index].header})
+    return header
+
+
+def _cut(ccd: Ccd, weight: NDArray[Any], block: fits.Header, head: Path) -> SolvedCcd:
+    """Keep the light-sensitive part, so that no interpolation reaches into the overscan."""
+    rows, columns = ccd.section.slices
+    scale = block.get("FLXSCALE")
+    return SolvedCcd(
+        ccd=ccd,
+        data=np.ascontiguousarray(ccd.data[rows, columns], np.float32),
+        weight=np.ascontiguousarray(weight[rows, columns], np.float32),
+        wcs=wcs_of(block, head),
+        origin=(ccd.section.x0, ccd.section.y0),
+        flux_scale=None if scale is None else float(scale),
+    )
+
+
+class Spool:
+    """Keeps arrays in memory up to a budget, and beyond it in scratch files that are mapped.
+
+    Use as a context manager: the scratch files are gone afterwards. Those of a process that was
+    killed are removed by the next one at the same place.
+    """
+
+    def __init__(self, folder: Path, memory_bytes: int) -> None:
+        self._folder, self._left = folder, memory_bytes
+        self._scratch: Path | None = None
+        self._count = 0
+
+    def keep(self, array: Image) -> Image:
+        """Give the array back, as it is or as a mapped copy of it."""
+        if array.nbytes <= self._left:
+            self._left -= array.nbytes
+            return array
+        if self._scratch is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._scratch = Path(tempfile.mkdtemp(prefix=".scratch-", dir=self._folder))
+        path = self._scratch / f"{self._count:06d}.npy"
+        self._count += 1
+        np.save(path, array)
+        mapped: Image = np.load(path, mmap_mode="r")
+        return mapped
+
+    def __enter__(self) -> Spool:
+        for stale in self._folder.glob(".scratch-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
