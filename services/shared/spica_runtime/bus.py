@@ -81,10 +81,6 @@ async def _on_error(error: Exception) -> None:
     log.debug("bus connection error", error=str(error) or type(error).__name__)
 
 
-async def _on_disconnect() -> None:
-    log.warning("bus connection lost")
-
-
 async def _on_reconnect() -> None:
     log.info("bus connection back")
 
@@ -98,6 +94,12 @@ async def connect_bus(
     With `wait`, also the first connection is tried for ever; else a server that cannot be reached
     is `Unavailable` at once.
     """
+    closing = False
+
+    async def on_disconnect() -> None:
+        if not closing:
+            log.warning("bus connection lost")
+
     try:
         nc = await nats.connect(
             settings.nats_url,
@@ -107,7 +109,7 @@ async def connect_bus(
             max_reconnect_attempts=-1 if wait else 3,
             reconnect_time_wait=0.25,
             error_cb=_on_error,
-            disconnected_cb=_on_disconnect,
+            disconnected_cb=on_disconnect,
             reconnected_cb=_on_reconnect,
         )
     except (OSError, nats.errors.Error, TimeoutError) as error:
@@ -119,4 +121,5 @@ async def connect_bus(
     try:
         yield Bus(nc, nc.jetstream())
     finally:
+        closing = True
         await nc.close()

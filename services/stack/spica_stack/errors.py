@@ -13,7 +13,11 @@ from spica_stack.science.selection import Verdict, explain, left_out_by
 
 def _numbers(verdicts: Sequence[Verdict]) -> Mapping[str, int]:
     left_out = {f"left_out_by_{rule}": count for rule, count in left_out_by(verdicts).items()}
-    return {"candidates": len(verdicts), "selected": sum(verdict.selected for verdict in verdicts), **left_out}
+    return {
+        "candidates": len(verdicts),
+        "selected": sum(verdict.selected for verdict in verdicts),
+        **left_out,
+    }
 
 
 def nothing_selected(verdicts: Sequence[Verdict]) -> NotRetriable:

@@ -61,7 +61,9 @@ class ImageWriter:
     def append(self, rows: NDArray[Any]) -> None:
         """Write the next rows. Shape: (n, NAXIS1)."""
         if rows.shape[1] != self._width or rows.shape[0] > self._rows_left:
-            raise ValueError(f"Rows of shape {rows.shape} do not fit: {self._width} columns, {self._rows_left} left.")
+            raise ValueError(
+                f"Rows of shape {rows.shape} do not fit: {self._width} columns, {self._rows_left} left."
+            )
         self._rows_left -= rows.shape[0]
         self._put(np.ascontiguousarray(rows, self._type).tobytes())
 
@@ -73,7 +75,8 @@ class ImageWriter:
         self._sum, self._tail = ones_complement_sum(data[:whole], self._sum), data[whole:]
 
     def _header_bytes(self) -> bytes:
-        return self._header.tostring(sep="", endcard=True, padding=True).encode("ascii")
+        text: str = self._header.tostring(sep="", endcard=True, padding=True)
+        return text.encode("ascii")
 
     def _finish(self) -> None:
         if self._rows_left:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
-
 from spica_imaging.frame import Ccd, ccd_name, is_image, iter_ccds
 from spica_imaging.head import parse_head
 from spica_imaging.profiles import Profile
 from spica_imaging.wcs import TpvWcs, WcsError
+
 from spica_stack.errors import head_does_not_fit, input_unreadable
 
 Image = NDArray[np.float32]
@@ -90,7 +90,11 @@ def read_member(
         heads = read_head(head)
         places = _weights(weight)
         with fits.open(image, memmap=False, lazy_load_hdus=True) as hdus:
-            names = [ccd_name(_merged_name(hdus, index), index) for index in range(len(hdus)) if is_image(hdus[index])]
+            names = [
+                ccd_name(_merged_name(hdus, index), index)
+                for index in range(len(hdus))
+                if is_image(hdus[index])
+            ]
         blocks = dict(zip(names, head_for(heads, names, head), strict=True))
         with fits.open(weight, memmap=False, lazy_load_hdus=True) as weights:
             for order, ccd in enumerate(iter_ccds(image, profile)):
@@ -109,7 +113,9 @@ def read_member(
 def _merged_name(hdus: fits.HDUList, index: int) -> fits.Header:
     """Header that tells the CCD's name (see `iter_ccds`: an extension's cards over the primary's)."""
     header = hdus[0].header.copy()
-    header.update({key: hdus[index].header[key] for key in ("EXTNAME", "EXTVER") if key in hdus[index].header})
+    header.update(
+        {key: hdus[index].header[key] for key in ("EXTNAME", "EXTVER") if key in hdus[index].header}
+    )
     return header
 
 

@@ -110,7 +110,13 @@ def _tile(
     for layer, (_, ccds) in enumerate(layers):
         for ccd in ccds:
             resample_into(
-                ccd.data, ccd.weight, ccd.mesh, ccd.flux_scale, (outer[0], outer[2]), samples[layer], weights[layer]
+                ccd.data,
+                ccd.weight,
+                ccd.mesh,
+                ccd.flux_scale,
+                (outer[0], outer[2]),
+                samples[layer],
+                weights[layer],
             )
     share = np.array([exposure.share for exposure, _ in layers], np.float32)
     tile = combine(samples, weights, method, halo=halo, share=share, clipping=clipping)

@@ -107,7 +107,9 @@ def _select(values: NDArray[np.float32], n: int, k: int) -> np.float32:
 
 
 @parallel_kernel
-def _weighted_mean(value: Layers, weight: Layers, out: Image, out_weight: Image, count: NDArray[np.int16]) -> None:
+def _weighted_mean(
+    value: Layers, weight: Layers, out: Image, out_weight: Image, count: NDArray[np.int16]
+) -> None:
     n, height, width = value.shape
     for row in prange(height):
         total = np.zeros(width, dtype=np.float32)
@@ -124,7 +126,9 @@ def _weighted_mean(value: Layers, weight: Layers, out: Image, out_weight: Image,
 
 
 @parallel_kernel
-def _median(value: Layers, weight: Layers, lower: bool, out: Image, out_weight: Image, count: NDArray[np.int16]) -> None:
+def _median(
+    value: Layers, weight: Layers, lower: bool, out: Image, out_weight: Image, count: NDArray[np.int16]
+) -> None:
     """Median of samples with weight; `lower`: the lower of the two middle ones. `out_weight`: sum of weights."""
     n, height, width = value.shape
     for row in prange(height):
@@ -162,14 +166,14 @@ def _local_maximum(image: Image, radius: int, out: Image) -> None:
         for column in range(width):
             best = np.float32(0.0)
             for k in range(max(column - radius, 0), min(column + radius + 1, width)):
-                if image[row, k] > best:
+                if image[row, k] > best:  # noqa: PLR1730 (NaN must lose)
                     best = image[row, k]
             along[row, column] = best
     for row in prange(height):
         for column in range(width):
             best = np.float32(0.0)
             for k in range(max(row - radius, 0), min(row + radius + 1, height)):
-                if along[k, column] > best:
+                if along[k, column] > best:  # noqa: PLR1730
                     best = along[k, column]
             out[row, column] = best
 
@@ -266,12 +270,10 @@ def combine(
 ) -> Combined:
     """Combine layers pixel by pixel.
 
-    Parameters
-    ----------
-    value, weight : float32, shape (n, height + 2 halo, width + 2 halo)
-        Samples and their 1 / variance. Samples with weight 0 are not looked at (they may be NaN).
-    halo : pixels around the tile that are given for its neighbourhood's sake and not returned.
-    share : per layer, share of the local flux by which it may differ; default `clipping.flux_share`.
+    * value, weight: float32, shape (n, height + 2 halo, width + 2 halo): samples and their
+      1 / variance. Samples with weight 0 are not looked at (they may be NaN).
+    * halo: pixels around the tile that are given for its neighbourhood's sake and not returned.
+    * share: per layer, share of the local flux by which it may differ; default `clipping.flux_share`.
 
     The result does not depend on how the image is cut into tiles if `halo` is at least
     `clipping.halo_px` (or the edge of the image is reached).

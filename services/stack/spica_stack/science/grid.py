@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
 from spica_imaging.wcs import tan_deproject, tan_project
 
 Floats = NDArray[np.float64]
@@ -62,7 +61,9 @@ def outline(wcs: Wcs, x0: int, x1: int, y0: int, y1: int, per_side: int = 9) -> 
 def mean_direction(ra_deg: Floats, dec_deg: Floats) -> tuple[float, float]:
     """RA and Dec (deg) of the mean of unit vectors: no trouble at 0h or at the poles."""
     ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    vector = np.array([np.mean(np.cos(dec) * np.cos(ra)), np.mean(np.cos(dec) * np.sin(ra)), np.mean(np.sin(dec))])
+    vector = np.array(
+        [np.mean(np.cos(dec) * np.cos(ra)), np.mean(np.cos(dec) * np.sin(ra)), np.mean(np.sin(dec))]
+    )
     return (
         float(np.degrees(np.arctan2(vector[1], vector[0])) % 360.0),
         float(np.degrees(np.arctan2(vector[2], np.hypot(vector[0], vector[1])))),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from astropy.io import fits
-
 from spica_imaging.head import add_cards
+
 from spica_stack.science.grid import TanGrid
 from spica_stack.science.totals import Totals
 
@@ -88,7 +88,9 @@ def stack_header(grid: TanGrid, label: Label, total: Totals, *, bitpix: int, rol
         ],
     )
     if unit:
-        add_cards(header, [("BUNIT", unit, "1 / variance per pixel" if role == "weight" else "Counts for 1 s")])
+        add_cards(
+            header, [("BUNIT", unit, "1 / variance per pixel" if role == "weight" else "Counts for 1 s")]
+        )
     if total.mjd_obs is not None:
         add_cards(header, [("MJD-OBS", round(total.mjd_obs, 8), "[d] Mean start of the inputs")])
     add_cards(

@@ -14,7 +14,7 @@ def clean(text: str) -> str:
 
 def band(filter_name: str) -> str:
     """Short name of a filter: ``r`` for ``r.MP9601`` (CFHT puts the glass's number behind a dot)."""
-    return clean(filter_name.split(".")[0])
+    return clean(filter_name.partition(".")[0])
 
 
 def radec_token(ra_deg: float, dec_deg: float) -> str:

@@ -52,10 +52,12 @@ class Mesh:
     """Samples per output pixel and axis."""
 
 
-def _window(grid: TanGrid, wcs: Wcs, nx: int, ny: int) -> tuple[int, int, int, int] | None:
+def _window(
+    grid: TanGrid, wcs: Wcs, origin: tuple[int, int], nx: int, ny: int
+) -> tuple[int, int, int, int] | None:
     """Output pixels that the CCD covers; None where there are none."""
     along_x, along_y = np.linspace(0.5, nx + 0.5, 33), np.linspace(0.5, ny + 0.5, 33)
-    x, y = np.meshgrid(along_x, along_y)
+    x, y = np.meshgrid(along_x + origin[0], along_y + origin[1])
     out_x, out_y = grid.sky_to_pixel(*wcs.pixel_to_sky(x, y))
     if not np.any(np.isfinite(out_x) & np.isfinite(out_y)):
         return None
@@ -86,7 +88,7 @@ def make_mesh(
     at which that array begins (where overscan was cut off).
     """
     ny, nx = shape
-    window = _window(grid, _Shifted(wcs, origin), nx, ny)
+    window = _window(grid, wcs, origin, nx, ny)
     if window is None:
         return None
     step = NODE_STEP
@@ -95,17 +97,6 @@ def make_mesh(
         if step <= 4 or _position_error(mesh, grid, wcs, origin, (ny, nx)) <= MAX_POSITION_ERROR_PX:
             return mesh
         step //= 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Shifted:
-    """World coordinates of an array that begins at `origin` of a larger one."""
-
-    wcs: Wcs
-    origin: tuple[int, int]
-
-    def pixel_to_sky(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        return self.wcs.pixel_to_sky(x + self.origin[0], y + self.origin[1])
 
 
 def _to_input(
@@ -118,7 +109,12 @@ def _to_input(
 
 
 def _mesh_with_step(
-    grid: TanGrid, wcs: Wcs, origin: tuple[int, int], window: tuple[int, int, int, int], step: int, flux_scale: float
+    grid: TanGrid,
+    wcs: Wcs,
+    origin: tuple[int, int],
+    window: tuple[int, int, int, int],
+    step: int,
+    flux_scale: float,
 ) -> Mesh:
     x0, y0, columns, rows = _nodes(window, step)
     x, y = _to_input(grid, wcs, origin, columns, rows)
@@ -139,7 +135,9 @@ def _mesh_with_step(
     )
 
 
-def _position_error(mesh: Mesh, grid: TanGrid, wcs: Wcs, origin: tuple[int, int], shape: tuple[int, int]) -> float:
+def _position_error(
+    mesh: Mesh, grid: TanGrid, wcs: Wcs, origin: tuple[int, int], shape: tuple[int, int]
+) -> float:
     """Largest error (input pixels) of the bilinear positions, looked up at the centres of all cells."""
     ny, nx = shape
     node_x, node_y = mesh.nodes[:2]
@@ -155,9 +153,7 @@ def _position_error(mesh: Mesh, grid: TanGrid, wcs: Wcs, origin: tuple[int, int]
 
 
 @kernel
-def _row(
-    data: Image, j: np.uint64, i: np.uint64, a: tuple[np.float32, ...]
-) -> np.float32:
+def _row(data: Image, j: np.uint64, i: np.uint64, a: tuple[np.float32, ...]) -> np.float32:
     """Six pixels of one row, weighted. Unsigned indices spare the compiler the wrap at negative ones."""
     return (
         a[0] * data[j, i]
@@ -170,7 +166,7 @@ def _row(
 
 
 @kernel
-def _sample(data: Image, weight: Image, x: np.float64, y: np.float64) -> tuple[np.float32, np.float32]:
+def _sample(data: Image, weight: Image, x: float, y: float) -> tuple[np.float32, np.float32]:
     """Lanczos-3 value and bilinear weight at one position; weight 0 where there is none to be had.
 
     `data` must be finite everywhere. The whole 6×6 neighbourhood has to lie on the array.
@@ -185,7 +181,7 @@ def _sample(data: Image, weight: Image, x: np.float64, y: np.float64) -> tuple[n
     w00, w01 = weight[iy, ix], weight[iy, ix + ONE]
     w10, w11 = weight[iy + ONE, ix], weight[iy + ONE, ix + ONE]
     total = gy * (gx * w00 + fx * w01) + fy * (gx * w10 + fx * w11)
-    if min(min(w00, w01), min(w10, w11)) <= F_ZERO:
+    if min(w00, w01, w10, w11) <= F_ZERO:
         bad = F_ZERO
         bad += gx * gy if w00 <= F_ZERO else F_ZERO
         bad += fx * gy if w01 <= F_ZERO else F_ZERO
@@ -293,19 +289,16 @@ def resample_into(
 ) -> None:
     """Resample one CCD into a tile of the output, in place.
 
-    Parameters
-    ----------
-    data : float32, shape (ny, nx)
-        Background-subtracted adu, finite everywhere (unusable pixels filled from their neighbours).
-    weight : float32, shape (ny, nx)
-        1 / variance in adu⁻²; 0 = unusable.
-    flux_scale : factor from adu to the stack's unit (FLXSCALE).
-    tile_origin : zero-based output pixel (x, y) of the tile's first pixel.
-    out_value, out_weight : float32, shape of the tile
-        Written where this CCD gives a sample of more weight than what stands there. Weight is
-        1 / variance of the flux per output pixel as it holds for sums over many pixels: area ×
-        flux_scale² × the input's variance, without the smoothing by the interpolation, which
-        lowers the scatter from pixel to pixel but not that of a star's flux.
+    * data: float32, shape (ny, nx): background-subtracted adu, finite everywhere (unusable pixels
+      filled from their neighbours).
+    * weight: float32, shape (ny, nx): 1 / variance in adu⁻²; 0 = unusable.
+    * flux_scale: factor from adu to the stack's unit (FLXSCALE), the one in the mesh.
+    * tile_origin: zero-based output pixel (x, y) of the tile's first pixel.
+    * out_value, out_weight: float32, shape of the tile: written where this CCD gives a sample of
+      more weight than what stands there. Weight is 1 / variance of the flux per output pixel as it
+      holds for sums over many pixels: area × flux_scale² × the input's variance, without the
+      smoothing by the interpolation, which lowers the scatter from pixel to pixel but not that of a
+      star's flux.
     """
     height, width = out_value.shape
     bounds = (

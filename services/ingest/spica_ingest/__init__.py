@@ -1,0 +1,1 @@
+"""Ingest: takes files in, verifies them, files them away by run and filter, loads their headers."""

@@ -1,0 +1,303 @@
+"""The judgement: is this file an exposure that the pipeline can use, and what are its essentials?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from astropy.io import fits
+from spica_imaging.frame import ccd_name, is_sky
+from spica_imaging.profiles import Profile, profile_for
+
+from spica_ingest.science.facts import FileFacts, Finding, HduFacts, HeaderValues
+from spica_ingest.science.geometry import Geometry, locate
+from spica_ingest.science.keywords import check_required, check_value, present, time_of_day
+from spica_ingest.science.values import ObservedAt, as_number, as_observed_at, as_text
+
+MIN_SIDE_PX = 32
+MAX_DEAD_FRACTION = 0.5
+ASSUMED_EXPOSURE_TIME_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CcdRecord:
+    """What is kept of one CCD."""
+
+    hdu: int
+    name: str
+    shape: tuple[int, int]
+    header: HeaderValues
+    footprint: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What is kept of a usable exposure."""
+
+    profile: str
+    instrument: str
+    run: str
+    filter: str
+    object: str | None
+    exposure_time_s: float
+    mjd_obs: float | None
+    airmass: float | None
+    geometry: Geometry
+    header: HeaderValues
+    """The primary's values, overridden by the first CCD's."""
+    ccds: tuple[CcdRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Usable (`exposure` is there) or not (`reasons` tell why); `repairs` were made in the record."""
+
+    exposure: Exposure | None
+    reasons: tuple[Finding, ...]
+    repairs: tuple[Finding, ...]
+
+
+def judge(facts: FileFacts, profiles: Mapping[str, Profile]) -> Verdict:
+    """Judge a file by what was found in it. All reasons are collected, not only the first."""
+    reasons, repairs = list(facts.faults), list(facts.oddities)
+    if not facts.hdus:
+        return Verdict(None, tuple(reasons), tuple(repairs))
+    primary = facts.hdus[0].header
+    images = [hdu for hdu in facts.hdus if hdu.is_image and is_sky(hdu.header)]
+    header = merge(primary, images[0].header) if images else dict(primary)
+    profile = profile_for(header, profiles)
+    ccds = _ccds_of(profile, images)
+    reasons += _check_layout(profile, ccds) + _check_pixels(ccds, repairs)
+    if not ccds:
+        return Verdict(None, tuple(reasons), tuple(repairs))
+    reasons += check_required(profile, header)
+    merged = [(ccd, merge(primary, ccd.header)) for ccd in ccds]
+    geometry, against, repaired = locate(profile, header, merged)
+    reasons += against
+    repairs += repaired + _missing_names(ccds)
+    exposure_time_s = _exposure_time_s(profile, header, reasons, repairs)
+    started = _started(profile, header, repairs)
+    if reasons or geometry is None:
+        return Verdict(None, tuple(reasons), tuple(repairs))
+    exposure = Exposure(
+        profile=profile.name,
+        instrument=as_text(header.get("INSTRUME", "")) or profile.name,
+        run=_run(profile, header, started),
+        filter=_text(profile, header, profile.keywords.filter) or profile.default_filter,
+        object=_text(profile, header, profile.keywords.object),
+        exposure_time_s=exposure_time_s,
+        mjd_obs=_mjd(profile, header, started, repairs),
+        airmass=_airmass(profile, header, repairs),
+        geometry=geometry,
+        header=header,
+        ccds=_records(ccds, geometry),
+    )
+    return Verdict(exposure, (), tuple(repairs))
+
+
+def merge(primary: HeaderValues, extension: HeaderValues) -> dict[str, Any]:
+    """Values of the primary, overridden by those of the extension (FITS INHERIT convention)."""
+    structural = ("SIMPLE", "EXTEND", "NEXTEND", "CHECKSUM", "DATASUM", "INHERIT", "XTENSION")
+    values = {
+        keyword: value
+        for keyword, value in primary.items()
+        if keyword not in structural and not keyword.startswith(("NAXIS", "BITPIX"))
+    }
+    values.update({keyword: value for keyword, value in extension.items() if keyword not in structural})
+    return values
+
+
+def _ccds_of(profile: Profile, images: list[HduFacts]) -> list[HduFacts]:
+    if profile.layout.ccds == "primary":
+        return [hdu for hdu in images if hdu.index == 0]
+    if profile.layout.ccds == "extensions":
+        return [hdu for hdu in images if hdu.index > 0]
+    return images
+
+
+def _check_layout(profile: Profile, ccds: list[HduFacts]) -> list[Finding]:
+    if not ccds:
+        where = {"primary": "in the primary HDU", "extensions": "in extensions"}.get(profile.layout.ccds, "")
+        return [
+            Finding(
+                "no_image",
+                "There is no two-dimensional image of the sky in this file.",
+                found="none",
+                expected=f"at least one {where}".strip(),
+            )
+        ]
+    allowed = profile.layout.ccd_counts
+    if allowed and len(ccds) not in allowed:
+        return [
+            Finding(
+                "ccd_count",
+                f"The number of CCDs does not fit {profile.title}.",
+                found=str(len(ccds)),
+                expected=" or ".join(map(str, allowed)),
+            )
+        ]
+    return []
+
+
+def _check_pixels(ccds: list[HduFacts], repairs: list[Finding]) -> list[Finding]:
+    """Sizes, and blank CCDs: a few of many are noted, half of them or the only one is a reason."""
+    reasons = [
+        Finding(
+            "image_too_small",
+            "The image is too small to hold a field of stars.",
+            hdu=ccd.index,
+            found="x".join(map(str, reversed(ccd.shape))),
+            expected=f"{MIN_SIDE_PX}x{MIN_SIDE_PX} or more",
+        )
+        for ccd in ccds
+        if min(ccd.shape) < MIN_SIDE_PX
+    ]
+    blank = [_blank(ccd) for ccd in ccds if ccd.pixels is not None and ccd.pixels.constant]
+    if blank and len(blank) >= MAX_DEAD_FRACTION * len(ccds):
+        return reasons + blank
+    repairs += blank
+    return reasons
+
+
+def _blank(ccd: HduFacts) -> Finding:
+    assert ccd.pixels is not None
+    if ccd.pixels.minimum is None:
+        return Finding(
+            "blank_pixels", "No pixel of this CCD has a value.", hdu=ccd.index, found="all blank", expected="an image"
+        )
+    return Finding(
+        "constant_pixels",
+        "All pixels of this CCD are equal: it was not read out.",
+        hdu=ccd.index,
+        found=f"{ccd.pixels.minimum:g} everywhere",
+        expected="an image",
+    )
+
+
+def _missing_names(ccds: list[HduFacts]) -> list[Finding]:
+    """CCDs that EXTNAME does not tell apart are named by their place; said once for all."""
+    names = [str(ccd.header.get("EXTNAME", "")).strip() for ccd in ccds]
+    usual = len(ccds) == 1 and ccds[0].index == 0
+    if usual or (all(names) and len(set(names)) == len(names)):
+        return []
+    first = next(ccd for ccd, name in zip(ccds, names, strict=True) if not name or names.count(name) > 1)
+    return [
+        Finding(
+            "extname_missing",
+            "EXTNAME does not tell the CCDs apart: they are named by their place in the file.",
+            hdu=first.index,
+            keyword="EXTNAME",
+            found=names[ccds.index(first)] or "nothing",
+            expected=ccd_name(fits.Header(), first.index),
+        )
+    ]
+
+
+def _text(profile: Profile, header: HeaderValues, keywords: tuple[str, ...]) -> str | None:
+    found = present(profile, header, keywords)
+    return as_text(found[1]) if found else None
+
+
+def _exposure_time_s(
+    profile: Profile, header: HeaderValues, reasons: list[Finding], repairs: list[Finding]
+) -> float:
+    found = present(profile, header, profile.keywords.exposure_time_s)
+    if found is None:
+        if not set(profile.keywords.exposure_time_s) & set(profile.keywords.required):
+            repairs.append(
+                Finding(
+                    "exposure_time_assumed",
+                    "The exposure time is not known: fluxes count as if it were one second.",
+                    keyword=profile.keywords.exposure_time_s[0],
+                    found="nothing",
+                    expected="seconds",
+                )
+            )
+        return ASSUMED_EXPOSURE_TIME_S
+    keyword, value = found
+    if keyword not in profile.keywords.required:
+        reasons += check_value(profile, keyword, value, header)
+    if isinstance(value, str) and as_number(value) is not None:
+        repairs.append(
+            Finding("number_in_quotes", f"{keyword} is a number written as text.", keyword=keyword, found=value)
+        )
+    return as_number(value) or ASSUMED_EXPOSURE_TIME_S
+
+
+def _started(profile: Profile, header: HeaderValues, repairs: list[Finding]) -> ObservedAt | None:
+    found = present(profile, header, profile.keywords.date_obs)
+    if found is None:
+        return None
+    started = as_observed_at(found[1], time_of_day(header))
+    if started is not None and started.offset is not None:
+        repairs.append(
+            Finding(
+                "date_obs_local_time",
+                "DATE-OBS is in local time: converted to UTC by the offset it states.",
+                keyword=found[0],
+                found=str(found[1]),
+                expected=started.utc.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            )
+        )
+    return started
+
+
+def _mjd(
+    profile: Profile, header: HeaderValues, started: ObservedAt | None, repairs: list[Finding]
+) -> float | None:
+    """MJD-OBS, or what DATE-OBS makes of it."""
+    found = present(profile, header, profile.keywords.mjd_obs)
+    number = as_number(found[1]) if found and not check_value(profile, *found, header) else None
+    if number is not None or started is None:
+        return number
+    repairs.append(
+        Finding(
+            "mjd_obs_computed",
+            "The Modified Julian Date was computed from DATE-OBS"
+            + ("." if started.has_time else ", which has no time: it is the beginning of that day."),
+            keyword="MJD-OBS",
+            found="nothing" if found is None else str(found[1]),
+            expected=f"{started.mjd:.6f}",
+        )
+    )
+    return started.mjd
+
+
+def _airmass(profile: Profile, header: HeaderValues, repairs: list[Finding]) -> float | None:
+    found = present(profile, header, profile.keywords.airmass)
+    if found is None:
+        return None
+    wrong = check_value(profile, *found, header)
+    repairs += [
+        Finding("airmass_unknown", f"{item.message} It counts as not known.", None, item.keyword, item.found, item.expected)
+        for item in wrong
+    ]
+    return None if wrong else as_number(found[1])
+
+
+def _run(profile: Profile, header: HeaderValues, started: ObservedAt | None) -> str:
+    """Run by keyword; an instrument without runs is filed by night."""
+    run = _text(profile, header, profile.keywords.run)
+    if run is not None:
+        return run
+    if not profile.keywords.run and started is not None:
+        return started.night
+    return profile.default_run
+
+
+def _records(ccds: list[HduFacts], geometry: Geometry) -> tuple[CcdRecord, ...]:
+    records = []
+    for ccd, place in zip(ccds, geometry.footprints, strict=True):
+        ny, nx = ccd.shape
+        cards = fits.Header([(key, ccd.header[key]) for key in ("EXTNAME", "EXTVER") if key in ccd.header])
+        records.append(
+            CcdRecord(
+                hdu=ccd.index,
+                name=ccd_name(cards, ccd.index),
+                shape=(ny, nx),
+                header=ccd.header,
+                footprint=place.corners if place else None,
+            )
+        )
+    return tuple(records)

@@ -1,0 +1,184 @@
+"""Message in, outcome out: planning a stack, and making it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC
+from typing import cast
+
+from spica_proto.stacks import StackCalibrated, StackCoadded, StackPlanned, StackRequested
+from spica_runtime.handling import Delivery, Outcome, Transaction
+from spica_runtime.service import Platform
+
+from spica_stack import jobs
+from spica_stack.errors import no_joint_solution, unknown_stack
+from spica_stack.planning import Choice, choose, lay_out, plan, processing, rules_of, science_grid
+from spica_stack.science.combine import Clipping, Method
+from spica_stack.science.header import ZEROPOINT_MAG, Label
+from spica_stack.settings import StackSettings
+from spica_stack.store import MemberRow, Stack, Store, insert_members, insert_stack, set_coadded
+
+
+class Handlers:
+    """What the stack service answers."""
+
+    def __init__(self, platform: Platform[StackSettings], store: Store) -> None:
+        self._platform, self._store, self._settings = platform, store, platform.settings
+
+    # ---- stack.requested ----
+
+    async def requested(self, message: StackRequested, delivery: Delivery) -> Outcome:
+        """Choose the members and fix the output grid. The same request_id twice is one stack."""
+        request_id = message.request_id or delivery.event_id
+        if known := await self._store.stack_of_request(request_id):
+            return Outcome(about=known.stack_id, summary=f"known: {known.name} is {known.state}")
+        rules = rules_of(message.selection)
+        rows = await self._store.candidates(rules)
+        choice = choose(rules, [row.candidate for row in rows], message.min_exposures)
+        heads = {row.candidate.image_id: row.header_path for row in rows}
+        grid = lay_out(message, await self._footprints(choice, heads), self._settings)
+        planned = plan(message, request_id, choice, grid, self._settings)
+
+        async def save(transaction: Transaction) -> None:
+            if await insert_stack(transaction.connection, planned, message, delivery.time):
+                await insert_members(transaction.connection, planned.stack_id, choice.verdicts)
+                transaction.emit(planned)
+
+        used = await self._store.products_at([heads[image_id] or "" for image_id in planned.image_ids])
+        return Outcome(
+            save=save,
+            about=planned.stack_id,
+            used=used,
+            configuration={"request": message.model_dump(mode="json", exclude_none=True)},
+            summary=_planned_summary(planned),
+        )
+
+    async def _footprints(self, choice: Choice, heads: dict[str, str | None]) -> list[jobs.Footprint]:
+        ids = [member.image_id for member in choice.members]
+        sizes = await self._store.ccds_of(ids)
+        data = self._platform.data
+        return await self._platform.compute.run(
+            jobs.footprints,
+            [(image_id, data.path(heads[image_id] or ""), sizes[image_id]) for image_id in ids],
+        )
+
+    # ---- stack.calibrated ----
+
+    async def calibrated(self, message: StackCalibrated, delivery: Delivery) -> Outcome:
+        """Resample and combine the members."""
+        stack = await self._store.stack(message.stack_id)
+        if stack is None:
+            raise unknown_stack(message.stack_id)
+        members = await self._store.members(message.stack_id)
+        order = self._order(stack, members, message)
+        result = await self._platform.compute.run(jobs.coadd_stack, order)
+        coadded = StackCoadded(
+            stack_id=stack.stack_id,
+            name=stack.name,
+            filter=stack.filter,
+            image=result.image,
+            weight=result.weight,
+            n_exposures=result.n_exposures,
+            exposure_time_s=result.exposure_time_s,
+            zeropoint_mag=ZEROPOINT_MAG,
+            rejected_pixels=result.rejected,
+        )
+
+        async def save(transaction: Transaction) -> None:
+            await set_coadded(transaction.connection, stack.stack_id, _result(coadded, result))
+
+        paths = [path for row in members for path in (row.weight_path, row.header_path) if path]
+        return Outcome(
+            events=(coadded,),
+            save=save,
+            about=stack.stack_id,
+            used=(*(row.image for row in members), *await self._store.products_at(paths)),
+            made=(result.image, result.weight, result.exposures),
+            configuration=processing(self._settings),
+            summary=f"{result.n_exposures} exposures, {result.exposure_time_s:g} s",
+            log=result.log,
+        )
+
+    def _order(self, stack: Stack, members: Sequence[MemberRow], message: StackCalibrated) -> jobs.CoaddOrder:
+        usable = tuple(files for row in members if (files := self._files(row)) is not None)
+        if not usable:
+            raise no_joint_solution({row.image_id for row in members} or {"none"}, len(members))
+        grid, settings = science_grid(stack.grid), self._settings
+        fwhm_px = [row.fwhm_arcsec / grid.scale_arcsec for row in members if row.fwhm_arcsec]
+        half_disc = round(0.5 * max(fwhm_px, default=4.0))
+        return jobs.CoaddOrder(
+            data=self._platform.data,
+            folder=f"stacks/{stack.stack_id}",
+            name=stack.name,
+            grid=grid,
+            combine=cast(Method, stack.combine),
+            clipping=Clipping(
+                n_sigma=settings.clip_sigma,
+                n_sigma_grown=settings.clip_sigma_grown,
+                flux_share=settings.clip_flux_share,
+                radius_px=min(max(half_disc, 1), 8),
+            ),
+            members=usable,
+            label=_label(stack, members, usable, message),
+            profiles=self._platform.platform_settings.profiles,
+            background_mesh_px=settings.background_mesh_px,
+            memory_bytes=settings.memory_mb * 1_000_000,
+            tile_memory_bytes=settings.tile_memory_mb * 1_000_000,
+        )
+
+    def _files(self, row: MemberRow) -> jobs.MemberFiles | None:
+        """Where a member's files are; None where it has no joint solution or no weight map."""
+        if row.header_path is None or row.weight_path is None:
+            return None
+        data = self._platform.data
+        return jobs.MemberFiles(
+            image_id=row.image_id,
+            image=data.path(row.image.path),
+            profile=row.profile,
+            weight=data.path(row.weight_path),
+            head=data.path(row.header_path),
+            flux_scale=row.flux_scale,
+            exposure_time_s=row.exposure_time_s,
+            mjd_obs=row.mjd_obs,
+            fwhm_arcsec=row.fwhm_arcsec,
+        )
+
+
+def _label(
+    stack: Stack, members: Sequence[MemberRow], usable: Sequence[jobs.MemberFiles], message: StackCalibrated
+) -> Label:
+    objects = sorted({row.object for row in members if row.object})
+    return Label(
+        stack_id=stack.stack_id,
+        request_id=stack.request_id,
+        name=stack.name,
+        filter=stack.filter,
+        object=objects[0] if len(objects) == 1 else stack.name,
+        instrument="+".join(sorted({row.instrument for row in members})),
+        combine=stack.combine,
+        date=stack.requested_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
+        inputs=tuple(files.image.name for files in usable),
+        reference=message.reference.name,
+        software=jobs.software_version(),
+    )
+
+
+def _planned_summary(planned: StackPlanned) -> str:
+    grid = planned.grid
+    return (
+        f"{planned.name}: {len(planned.image_ids)} exposures, {planned.n_left_out} left out, "
+        f"{grid.width_px} x {grid.height_px} px"
+    )
+
+
+def _result(coadded: StackCoadded, result: jobs.CoaddResult) -> dict[str, object]:
+    """What stays in the store of making a stack."""
+    return {
+        "coadd": {
+            **coadded.model_dump(mode="json", include={"image", "weight", "n_exposures", "exposure_time_s"}),
+            "zeropoint_mag": coadded.zeropoint_mag,
+            "exposures": result.exposures.model_dump(mode="json"),
+            "rejected_pixels": result.rejected,
+            "left_out": list(result.left_out),
+        }
+    }
