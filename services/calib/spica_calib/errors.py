@@ -1,7 +1,7 @@
 """What can go wrong here, and what its class decides.
 
-    Unavailable   reference_missing, reference_unreadable   the image waits until the file is there
-    NotRetriable  no_match, too_few_sources, bad_catalogue, bad_wcs, unknown_image, no_solution
+Unavailable   reference_missing, reference_unreadable   the image waits until the file is there
+NotRetriable  no_match, too_few_sources, bad_catalogue, bad_wcs, unknown_image, no_solution
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from spica_runtime.storage import sha256_of
 from spica_calib.errors import ReferenceUnavailable
 from spica_calib.science.stars import Floats, Stars, separation_deg
 
+_TILE_DEG = 0.25
 _MAG_COLUMN = re.compile(r"^mag_(?P<band>\w+)$")
 
 
@@ -52,6 +53,11 @@ DIALECTS: tuple[Dialect, ...] = (
         "ra", "dec", "pmra", "pmdec", "ref_epoch", 2016.0, "ra_error", "dec_error",
         bands=(("phot_g_mean_mag", "G"), ("phot_bp_mean_mag", "BP"), ("phot_rp_mean_mag", "RP")),
     ),
+    # Gaia DR2 and DR3 at VizieR.
+    Dialect(
+        "RA_ICRS", "DE_ICRS", "pmRA", "pmDE", "Epoch", 2016.0, "e_RA_ICRS", "e_DE_ICRS",
+        bands=(("Gmag", "G"), ("BPmag", "BP"), ("RPmag", "RP")),
+    ),
     # Hipparcos and Tycho-2 as one table. Polaris' pmRA of 44 mas/yr shows that cos(Dec) is in it, and 61 Cyg
     # that positions are of the year in epoch_year, rounded to 0.0001 deg (hence the error). A few stars
     # without proper motion in Tycho-2 (Groombridge 1830 is one) are of 1991 all the same: outliers, clipped.
@@ -74,11 +80,12 @@ class ReferenceFile:
     path: Path
     name: str
     sha256: str
+    size_bytes: int
 
 
 @lru_cache(maxsize=8)
 def _identified(path: Path, size: int, mtime_ns: int) -> ReferenceFile:
-    return ReferenceFile(path, path.name, sha256_of(path))
+    return ReferenceFile(path, path.name, sha256_of(path), size)
 
 
 def identify(path: Path | None) -> ReferenceFile:
@@ -99,9 +106,22 @@ def identify(path: Path | None) -> ReferenceFile:
         ) from error
 
 
-@lru_cache(maxsize=32)
 def stars_in_cone(reference: ReferenceFile, ra_deg: float, dec_deg: float, radius_deg: float) -> Stars:
-    """Stars of a cone, at the catalogue's own epoch. Cached per process: exposures of one night share fields.
+    """Stars of a cone, at the catalogue's own epoch, in the catalogue's order.
+
+    A somewhat larger area is read and kept per process: exposures of one night share fields.
+    Raises `ReferenceUnavailable` when the file cannot be read or its columns are not known.
+    """
+    dec = round(dec_deg / _TILE_DEG) * _TILE_DEG
+    step = _TILE_DEG / max(np.cos(np.radians(dec)), 0.05)
+    ra = round(ra_deg / step) * step % 360.0
+    radius = np.ceil(radius_deg / _TILE_DEG + 1.0) * _TILE_DEG
+    return _area(reference, float(ra), float(np.clip(dec, -90, 90)), float(radius)).within(ra_deg, dec_deg, radius_deg)
+
+
+@lru_cache(maxsize=16)
+def _area(reference: ReferenceFile, ra_deg: float, dec_deg: float, radius_deg: float) -> Stars:
+    """Read a cone from the file.
 
     Raises `ReferenceUnavailable` when the file cannot be read or its columns are not known.
     """
@@ -160,7 +180,9 @@ def _read_fits(path: Path, box: _Box) -> Columns:
     from astropy.io import fits
 
     with fits.open(path) as hdus:
-        tables = [h for h in hdus if isinstance(h, fits.BinTableHDU | fits.TableHDU) and h.name != "LDAC_IMHEAD"]
+        tables = [
+            h for h in hdus if isinstance(h, fits.BinTableHDU | fits.TableHDU) and h.name != "LDAC_IMHEAD"
+        ]
         if not tables:
             raise ValueError("it holds no table")
         data = tables[0].data

@@ -40,7 +40,9 @@ async def all_settings() -> list[dict[str, Any]]:
             # Something without a default is missing, or a value does not fit: the list is shown all the same.
             now = None
         for name, field in cls.model_fields.items():
-            default = "required" if field.is_required() else _text(field.get_default(call_default_factory=False))
+            default = (
+                "required" if field.is_required() else _text(field.get_default(call_default_factory=False))
+            )
             rows.append(
                 {
                     "part": part,

@@ -88,8 +88,13 @@ async def check_bus(settings: PlatformSettings, endpoints: Endpoints | None) -> 
                 account = await bus.js.account_info()
             except Exception as error:
                 why = str(error) or type(error).__name__
-                return [*findings, Finding("JetStream", "bad", why, "Start nats-server with JetStream (-js).")]
-            findings.append(Finding("JetStream", "ok", f"{account.streams} stream(s), {account.storage:,} bytes"))
+                return [
+                    *findings,
+                    Finding("JetStream", "bad", why, "Start nats-server with JetStream (-js)."),
+                ]
+            findings.append(
+                Finding("JetStream", "ok", f"{account.streams} stream(s), {account.storage:,} bytes")
+            )
     except Unavailable as error:
         return [Finding("NATS", "away", error.message, "Run `spica up`, or set SPICA_NATS_URL.")]
     return [*findings, await check_sync(endpoints)]
@@ -98,7 +103,9 @@ async def check_bus(settings: PlatformSettings, endpoints: Endpoints | None) -> 
 async def check_sync(endpoints: Endpoints | None) -> Finding:
     """Find out whether JetStream syncs before it acknowledges: only the server's monitoring port tells."""
     monitor = endpoints.nats_monitor_url if endpoints else None
-    todo = "Set `sync_interval: always` in the server's jetstream block: acknowledged events may be lost else."
+    todo = (
+        "Set `sync_interval: always` in the server's jetstream block: acknowledged events may be lost else."
+    )
     if monitor is None:
         return Finding("sync_interval", "hint", "not to be seen from here", todo)
     try:
@@ -128,7 +135,9 @@ async def check_store(settings: PlatformSettings) -> list[Finding]:
         else Finding("PostgreSQL", "bad", f"{text} at {shown}", "Spica needs PostgreSQL 15 or later.")
     ]
     if not safe:
-        findings.append(Finding("fsync", "bad", "off", "Switch fsync on: a power cut may lose everything else."))
+        findings.append(
+            Finding("fsync", "bad", "off", "Switch fsync on: a power cut may lose everything else.")
+        )
     if at == needed:
         findings.append(Finding("migrations", "ok", f"at {at}"))
     else:
@@ -185,5 +194,3 @@ def check_numba_cache() -> Finding:
     return Finding(
         "numba cache", "hint", f"{folder} cannot be written", "Set NUMBA_CACHE_DIR to a folder that can."
     )
-
-

@@ -8,11 +8,11 @@ import typer
 
 from spica_console import exits
 from spica_console.commands import (
-    migrate,
     dead_letters,
     doctor,
     grade,
     lineage,
+    migrate,
     night,
     settings,
     show,

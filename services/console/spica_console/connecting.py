@@ -36,6 +36,7 @@ async def reach(settings: PlatformSettings | None = None) -> AsyncIterator[Reach
     ------
     Unavailable
         A server is away, or stands but was never set up.
+
     """
     settings = settings or connected_settings()
     async with AsyncExitStack() as stack:

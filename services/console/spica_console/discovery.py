@@ -69,12 +69,13 @@ async def backlog(bus: Bus) -> list[dict[str, Any]]:
 
 
 async def stream(bus: Bus) -> dict[str, Any]:
-    """How many events the stream keeps."""
-    info = await bus.js.stream_info(STREAM)
+    """How many events the stream keeps, in all and of each subject."""
+    info = await bus.js.stream_info(STREAM, subjects_filter=">")
     return {
         "name": STREAM,
         "events": info.state.messages,
         "bytes": info.state.bytes,
         "first": info.state.first_seq,
         "last": info.state.last_seq,
+        "subjects": info.state.subjects or {},
     }

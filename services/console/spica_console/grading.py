@@ -22,6 +22,7 @@ async def grade_by_person(pool: Pool, image: str, grade: str, *, person: str, wh
     ------
     UsageError
         The image is unknown, or was never measured: there is nothing to judge it by.
+
     """
     store = Store(pool)
     image_id = await store.image_id(image)

@@ -26,7 +26,16 @@ def line(part: Part) -> str:
 
 def home_settings(home: Path | None) -> HomeSettings:
     """Settings of the embedded platform; a folder given by hand goes before them."""
-    return HomeSettings() if home is None else HomeSettings(home=home)  # type: ignore[call-arg]
+    return HomeSettings() if home is None else HomeSettings(home=home)
+
+
+def private_home(home: Path | None) -> HomeSettings:
+    """Settings for a run of its own: any free ports, unless they were set, so that it stands beside others."""
+    given = home_settings(home)
+    free = dict.fromkeys(("nats_port", "postgres_port", "console_port"), 0)
+    return given.model_copy(
+        update={name: port for name, port in free.items() if name not in given.model_fields_set}
+    )
 
 
 @asynccontextmanager
@@ -39,6 +48,7 @@ async def platform(
     ------
     CannotStart
         A port is taken, the folder is in use, the disk is full, a part does not come up.
+
     """
     console = output.console(stderr=True)
     shown: dict[str, tuple[str, int]] = {}
@@ -51,7 +61,7 @@ async def platform(
 
     supervisor = Supervisor(
         home,
-        PlatformSettings(),  # type: ignore[call-arg]
+        PlatformSettings(),
         environment=environment,
         on_change=show,
     )
@@ -71,7 +81,11 @@ async def up(home: Path | None) -> None:
         # Only now: while things start, Ctrl-C cancels, and what was started is stopped again.
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        console.print(f"\nSpica is up: [bold]{supervisor.console_url}[/]   data in {supervisor.settings.data}")
-        console.print("Submit images with `spica submit FILE…`, look with `spica status`. Ctrl-C stops all.\n")
+        console.print(
+            f"\nSpica is up: [bold]{supervisor.console_url}[/]   data in {supervisor.settings.data}"
+        )
+        console.print(
+            "Submit images with `spica submit FILE…`, look with `spica status`. Ctrl-C stops all.\n"
+        )
         await stop.wait()
         console.print("Stopping; work in flight is finished first.")

@@ -29,6 +29,7 @@ def wish(selection: dict[str, Any], wishes: dict[str, Any], file: Path | None) -
     ------
     UsageError
         It does not fit the contract; the message names every field.
+
     """
     body: dict[str, Any] = {}
     if file is not None:
@@ -54,7 +55,8 @@ def wish(selection: dict[str, Any], wishes: dict[str, Any], file: Path | None) -
 def faults(error: ValidationError) -> str:
     """All faults of a message in one sentence."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc']) or 'body'}: {fault['msg']}" for fault in error.errors()
+        f"{'.'.join(str(part) for part in fault['loc']) or 'body'}: {fault['msg']}"
+        for fault in error.errors()
     )
 
 
@@ -107,7 +109,9 @@ def print_stack(row: dict[str, Any], *, waited: bool) -> None:
         console.print(f"[red]failed[/] in {failure['stage']} ({failure['code']}): {failure['message']}")
         return
     if not waited:
-        console.print(f"Asked for {row['name']}, request {row['request_id']}. `spica tail 'stack.>'` follows it.")
+        console.print(
+            f"Asked for {row['name']}, request {row['request_id']}. `spica tail 'stack.>'` follows it."
+        )
         return
     metrics = row["metrics"] or {}
     facts = [

@@ -124,6 +124,7 @@ class Store:
         ------
         UsageError
             Nothing of that name is known.
+
         """
         path = Path(text)
         if path.is_absolute() and path.is_relative_to(data.root):

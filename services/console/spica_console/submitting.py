@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,13 +81,13 @@ async def announce(
         source: who brought it.
 
     """
-    path = path.resolve()
+    # Not resolved: a link's own name is the image's name.
+    path = Path(os.path.abspath(path))  # noqa: ASYNC240, PTH100 - touches no disk
     sha256 = sha256 or await asyncio.to_thread(sha256_of, path)
+    size_bytes = (await asyncio.to_thread(path.stat)).st_size
     trace = new_traceparent()
     uri = path.as_uri()
-    message = ImageArrived(
-        uri=uri, source=source, size_bytes=path.stat().st_size, sha256=sha256, batch=batch
-    )  # type: ignore[call-arg]
+    message = ImageArrived(uri=uri, source=source, size_bytes=size_bytes, sha256=sha256, batch=batch)
     envelope = seal(message, source=SOURCE, traceparent=trace)
     sequence = await bus.publish(envelope)
     return Submission(path, uri, sha256, envelope.event_id, trace.split("-")[1], sequence)

@@ -85,6 +85,7 @@ def parse_since(text: str | None, now: datetime) -> Start:
     ------
     UsageError
         The text is none of these.
+
     """
     if text is None or text == "now":
         return NOW

@@ -52,9 +52,7 @@ def _graded(data: Body) -> str:
 
 def _calibrated(data: Body) -> str:
     zero = f"  zp {data['zeropoint_mag']:.3f}" if data.get("zeropoint_mag") is not None else ""
-    return (
-        f"{data['name']}  {data['n_matched']} stars, rms {data['rms_ra_mas']:.0f}/{data['rms_dec_mas']:.0f} mas{zero}"
-    )
+    return f"{data['name']}  {data['n_matched']} stars, rms {data['rms_ra_mas']:.0f}/{data['rms_dec_mas']:.0f} mas{zero}"
 
 
 def _failed(data: Body) -> str:

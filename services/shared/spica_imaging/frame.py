@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from numpy.typing import NDArray
 from spica_imaging.profiles import Profile
 
 _SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]")
+
+
+_COMPANION = re.compile(
+    r"(MASK|DQ|BPM|WEIGHT|WGT|WHT|INVVAR|VARIANCE|VAR|ERR|ERROR|SIGMA)(_\w*)?$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,17 @@ def is_image(hdu: Any) -> bool:
     )
 
 
+def is_sky(header: Mapping[str, Any]) -> bool:
+    """Whether an image is of the sky: not a mask, weight or variance map that travels with one.
+
+    Told by EXTNAME, or by DES_EXT and EXTTYPE as the DECam pipelines write them.
+    """
+    return not any(
+        _COMPANION.match(str(header.get(keyword, "")).strip())
+        for keyword in ("EXTNAME", "DES_EXT", "EXTTYPE")
+    )
+
+
 def ccd_name(header: fits.Header, index: int) -> str:
     """EXTNAME where it tells CCDs apart, else `ccdNN` from EXTVER, else from the HDU's index.
 
@@ -88,11 +105,17 @@ def merged_header(primary: fits.Header, extension: fits.Header) -> fits.Header:
     structural = {"SIMPLE", "EXTEND", "NEXTEND", "CHECKSUM", "DATASUM", "INHERIT", "COMMENT", "HISTORY", ""}
     for card in primary.cards:
         if card.keyword not in structural and not card.keyword.startswith(("NAXIS", "BITPIX")):
-            header[card.keyword] = (card.value, card.comment)
+            _take(card, header)
     for card in extension.cards:
         if card.keyword not in structural:
-            header[card.keyword] = (card.value, card.comment)
+            _take(card, header)
     return header
+
+
+def _take(card: fits.Card, header: fits.Header) -> None:
+    """Copy a card; one that no reader understands is left out, as ingest noted when it came."""
+    with contextlib.suppress(fits.VerifyError, ValueError):
+        header[card.keyword] = (card.value, card.comment)
 
 
 def _number(profile: Profile, header: fits.Header, keywords: tuple[str, ...], default: float) -> float:
@@ -132,5 +155,5 @@ def iter_ccds(path: Path, profile: Profile) -> Iterator[Ccd]:
     with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
         primary = hdus[0].header
         for index, hdu in enumerate(hdus):
-            if is_image(hdu) and hdu.data is not None:
+            if is_image(hdu) and is_sky(hdu.header) and hdu.data is not None:
                 yield make_ccd(index, hdu.data, merged_header(primary, hdu.header), profile)

@@ -89,6 +89,7 @@ def read_ldac(path: Path) -> list[LdacTable]:
 
     Raises:
         ValueError: where the file is not a FITS_LDAC catalogue.
+
     """
     tables: list[LdacTable] = []
     header = fits.Header()

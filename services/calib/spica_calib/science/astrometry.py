@@ -6,7 +6,8 @@ polynomial is held at the CCD's corners.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,10 @@ from spica_imaging.polynomial import as_matrix, design, terms, tpv_from_polynomi
 from spica_imaging.stats import SIGMA_PER_MAD
 from spica_imaging.wcs import TpvWcs, tan_deproject, tan_project
 
+from spica_calib.science.least_squares import RobustFit, robust_lstsq
 from spica_calib.science.matching import Index, mutual_nearest
 from spica_calib.science.stars import CcdField, Floats, Stars
 
-_HUBER = 2.0
-"""Residuals beyond this many standard deviations count less than by their square."""
-_CUT = 4.0
-"""Beyond this many they do not count."""
 _WORTH = 0.97
 """A higher degree must predict left-out stars better by this factor."""
 _MAX_CORNER_LEVERAGE = 1.0
@@ -30,91 +28,44 @@ _MAX_CORNER_LEVERAGE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PolynomialFit:
-    """A robust fit of two coordinates by polynomials of normalised pixel coordinates."""
+    """Two coordinates as polynomials of normalised pixel coordinates."""
 
     degree: int
-    xi: Floats
-    eta: Floats
-    """Coefficients in the order of `spica_imaging.polynomial.terms`."""
-    weight: Floats
-    """Final weights, shape (n,): 0 for points that were cut."""
-    residual: Floats
-    """Shape (n, 2): target minus model, in the targets' unit."""
-    left_out: Floats
-    """Residuals of each point against the model without it, shape (n, 2)."""
-    scatter: float
-    """Robust standard deviation per axis."""
-    corner_leverage: float
+    fit: RobustFit
+
+    @property
+    def matrices(self) -> tuple[Floats, Floats]:
+        """Coefficients as matrices c[i, j] of u**i v**j."""
+        return as_matrix(self.fit.solution[:, 0], self.degree), as_matrix(
+            self.fit.solution[:, 1], self.degree
+        )
+
+    @property
+    def corner_leverage(self) -> float:
+        """Largest standard error of the model at the corners, over that of a typical point."""
+        u, v = np.array([-1.0, -1.0, 1.0, 1.0]), np.array([-1.0, 1.0, -1.0, 1.0])
+        return float(self.fit.model_error(design(u, v, self.degree)).max()) / self.fit.sigma
 
 
-def robust_polynomial(u: Floats, v: Floats, targets: Floats, error: Floats, degree: int) -> PolynomialFit:
-    """Iteratively reweighted least squares (Huber, with a cut), both axes with the same weights.
-
-    `u`, `v` in about [-1, 1], shape (n,); `targets`, shape (n, 2); `error`, standard error per axis of
-    each point in the targets' unit, to which a common scatter is added as the residuals demand.
-    """
-    basis = design(u, v, degree)
-    factor = np.ones(len(u))
-    extra = 0.0
-    for _ in range(12):
-        sigma = np.sqrt(error**2 + extra**2)
-        weight = factor / sigma**2
-        root = np.sqrt(weight)[:, None]
-        q, r = np.linalg.qr(basis * root)
-        solution = np.linalg.lstsq(r, q.T @ (targets * root), rcond=None)[0]
-        residual = targets - basis @ solution
-        normal = np.abs(residual).max(axis=1)
-        kept = factor > 0
-        # Points used for the fit fall closer to it than others: allow for the freedom it took.
-        freedom = max(1.0 - basis.shape[1] / max(kept.sum(), 1), 0.2)
-        spread = SIGMA_PER_MAD * np.median(np.abs(residual[kept])) / np.sqrt(freedom)
-        extra_new = np.sqrt(max(spread**2 - np.median(error[kept]) ** 2, 0.0))
-        sigma = np.sqrt(error**2 + extra_new**2)
-        ratio = normal / sigma
-        factor_new = np.where(ratio <= _HUBER, 1.0, _HUBER / np.maximum(ratio, 1e-12))
-        factor_new = np.where(ratio > _CUT, 0.0, factor_new)
-        if np.count_nonzero(factor_new) < basis.shape[1] + 1:
-            break
-        moved = np.abs(factor_new - factor).max() > 1e-3 or abs(extra_new - extra) > 1e-3 * spread
-        factor, extra = factor_new, extra_new
-        if not moved:
-            break
-    leverage = np.clip((q**2).sum(axis=1), 0.0, 0.999)
-    return PolynomialFit(
-        degree=degree,
-        xi=solution[:, 0],
-        eta=solution[:, 1],
-        weight=weight,
-        residual=residual,
-        left_out=residual / (1.0 - leverage)[:, None],
-        scatter=float(spread),
-        corner_leverage=_corner_leverage(r, degree, float(np.median(sigma[kept]))),
-    )
-
-
-def _corner_leverage(r: Floats, degree: int, sigma: float) -> float:
-    """Largest standard error of the model at the corners, over that of a typical point."""
-    corner = np.array([-1.0, -1.0, 1.0, 1.0]), np.array([-1.0, 1.0, -1.0, 1.0])
-    if np.linalg.matrix_rank(r) < r.shape[1]:
-        return np.inf
-    spread = np.linalg.solve(r.T, design(*corner, degree).T)
-    return float(np.sqrt((spread**2).sum(axis=0).max()) / sigma)
+def fit_polynomial(u: Floats, v: Floats, targets: Floats, error: Floats, degree: int) -> PolynomialFit:
+    """Robust fit; `u`, `v` in about [-1, 1], shape (n,); `targets`, shape (n, 2); `error`, shape (n,)."""
+    return PolynomialFit(degree, robust_lstsq(design(u, v, degree), targets, error))
 
 
 def choose_degree(u: Floats, v: Floats, targets: Floats, error: Floats, max_degree: int) -> PolynomialFit:
     """Raise the degree as long as it predicts left-out points better and is held at the corners."""
-    best = robust_polynomial(u, v, targets, error, 1)
-    limit = 3.0 * max(best.scatter, 1e-12)
+    best = fit_polynomial(u, v, targets, error, 1)
+    limit = 3.0 * max(best.fit.scatter, 1e-12)
 
-    def score(fit: PolynomialFit) -> float:
-        return float(np.sqrt(np.mean(np.minimum(np.abs(fit.left_out), limit) ** 2)))
+    def score(candidate: PolynomialFit) -> float:
+        return float(np.sqrt(np.mean(np.minimum(np.abs(candidate.fit.left_out), limit) ** 2)))
 
     for degree in range(2, max_degree + 1):
         if len(u) < 2 * len(terms(degree)) + 2:
             break
-        fit = robust_polynomial(u, v, targets, error, degree)
-        if fit.corner_leverage <= _MAX_CORNER_LEVERAGE and score(fit) < _WORTH * score(best):
-            best = fit
+        higher = fit_polynomial(u, v, targets, error, degree)
+        if higher.corner_leverage <= _MAX_CORNER_LEVERAGE and score(higher) < _WORTH * score(best):
+            best = higher
     return best
 
 
@@ -138,16 +89,42 @@ def _scale(field: CcdField) -> float:
     return max(field.nx, field.ny) / 2.0
 
 
-def to_wcs(field: CcdField, crval: tuple[float, float], fit: PolynomialFit) -> TpvWcs:
+def to_wcs(field: CcdField, crval: tuple[float, float], polynomial: PolynomialFit) -> TpvWcs:
     """Turn a fit (arcsec in the plane at `crval`) into a TPV WCS with CRPIX at the CCD's centre.
 
     The constant term moves the tangent point: what is left of it by the change of plane is of
     second order, and the caller iterates.
     """
-    xi, eta = as_matrix(fit.xi / 3600.0, fit.degree), as_matrix(fit.eta / 3600.0, fit.degree)
+    xi, eta = (matrix / 3600.0 for matrix in polynomial.matrices)
     ra, dec = tan_deproject(xi[0, 0], eta[0, 0], *crval)
     xi[0, 0] = eta[0, 0] = 0.0
     return tpv_from_polynomials((float(ra), float(dec)), field.centre, xi, eta, _scale(field))
+
+
+def wcs_through(
+    field: CcdField, sky_of: Callable[[Floats, Floats], tuple[Floats, Floats]], degree: int
+) -> TpvWcs:
+    """Put a WCS through any smooth map from pixels to the sky, sampled on a grid over the CCD.
+
+    Use degree 3 or more where the map belongs to another tangent point: going over to the CCD's own
+    tangent plane bends the coordinates a little.
+    """
+    u, v = (
+        c.ravel()
+        for c in np.meshgrid(
+            np.linspace(-1.0, 1.0, degree + 4) * field.nx / 2.0 / _scale(field),
+            np.linspace(-1.0, 1.0, degree + 4) * field.ny / 2.0 / _scale(field),
+        )
+    )
+    ra, dec = sky_of(field.centre[0] + _scale(field) * u, field.centre[1] + _scale(field) * v)
+    middle = sky_of(np.array([field.centre[0]]), np.array([field.centre[1]]))
+    crval = float(middle[0][0]), float(middle[1][0])
+    plane = np.column_stack(tan_project(ra, dec, *crval)) * 3600.0
+    coefficients = np.linalg.lstsq(design(u, v, degree), plane, rcond=None)[0]
+    xi, eta = (as_matrix(coefficients[:, axis] / 3600.0, degree) for axis in (0, 1))
+    wcs = tpv_from_polynomials(crval, field.centre, xi, eta, _scale(field))
+    # The constant is what the polynomial leaves at the centre: far below a mas, but kept.
+    return replace(wcs, pv1=(float(xi[0, 0]), *wcs.pv1[1:]), pv2=(float(eta[0, 0]), *wcs.pv2[1:]))
 
 
 def solve_ccd(
@@ -186,7 +163,7 @@ def solve_ccd(
         if fixed_degree is None:
             fit = choose_degree(u[i], v[i], plane[j], errors, min(max_degree, allowed))
         else:
-            fit = robust_polynomial(u[i], v[i], plane[j], errors, fixed_degree)
+            fit = fit_polynomial(u[i], v[i], plane[j], errors, fixed_degree)
         previous, wcs = wcs, to_wcs(field, (crval[0], crval[1]), fit)
         settled = (
             solution is not None
@@ -195,12 +172,12 @@ def solve_ccd(
             and _moved_arcsec(previous, wcs, field) < 1e-6
         )
         solution = CcdSolution(
-            wcs, fit.degree, i, j, fit.weight, _residuals(field, stars, wcs, i, j), fit.scatter
+            wcs, fit.degree, i, j, fit.fit.weight, _residuals(field, stars, wcs, i, j), fit.fit.scatter
         )
         if settled and allowed >= max_degree:
             break
         allowed = max_degree if step >= 1 else 1
-        radius = float(np.clip(5.0 * fit.scatter, pixel, radius))
+        radius = float(np.clip(5.0 * fit.fit.scatter, pixel, radius))
     return solution
 
 
@@ -233,7 +210,7 @@ class ResidualStatistics:
     """Robust standard deviation per axis."""
 
 
-def residual_statistics(solutions: list[CcdSolution]) -> ResidualStatistics:
+def residual_statistics(solutions: Sequence[CcdSolution]) -> ResidualStatistics:
     """Combine the residuals of all CCDs."""
     parts: list[NDArray[np.float64]] = [s.residual_arcsec[s.weight > 0] for s in solutions]
     residual = np.concatenate(parts) if parts else np.empty((0, 2))

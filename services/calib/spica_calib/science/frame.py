@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from spica_imaging.wcs import TpvWcs, tan_deproject, tan_project
 
-from spica_calib.science.astrometry import CcdSolution, robust_polynomial, solve_ccd, to_wcs
+from spica_calib.science.astrometry import CcdSolution, solve_ccd, wcs_through
 from spica_calib.science.matching import Frame, PlaneMatch, PlanePoints, Prior, refine, search
-from spica_calib.science.stars import CcdField, Stars, separation_deg
+from spica_calib.science.stars import CcdField, Floats, Stars, separation_deg
 
 _BRIGHT_LADDER = (40, 80, 160)
 """How many sources vote: few first, for the brightest are the surest to be stars of the catalogue."""
@@ -141,26 +141,14 @@ def match(
 
 
 def moved_wcs(field: CcdField, found: PlaneMatch, centre: tuple[float, float]) -> TpvWcs:
-    """Move the CCD's assumed WCS by an affine map in the plane at `centre` (fitted over a grid of pixels).
+    """Move the CCD's assumed WCS by an affine map in the plane at `centre`."""
 
-    Degree 3 at least: going over to the CCD's own tangent plane bends the coordinates a little.
-    """
-    degree, half = max(3, field.wcs.degree), max(field.nx, field.ny) / 2.0
-    side = np.linspace(-1.0, 1.0, degree + 3)
-    u, v = (c.ravel() for c in np.meshgrid(side * field.nx / 2.0 / half, side * field.ny / 2.0 / half))
-    xi, eta = tan_project(
-        *field.wcs.pixel_to_sky(field.centre[0] + half * u, field.centre[1] + half * v), *centre
-    )
-    mapped = found.apply(xi * 3600.0, eta * 3600.0)
-    ra, dec = tan_deproject(mapped[0] / 3600.0, mapped[1] / 3600.0, *centre)
-    middle = len(u) // 2  # the grid's middle point, its sides being odd; good enough a tangent point if not
-    wcs = field.wcs
-    crval = (float(ra[middle]), float(dec[middle]))
-    for _ in range(2):
-        plane = np.column_stack(tan_project(ra, dec, *crval)) * 3600.0
-        wcs = to_wcs(field, crval, robust_polynomial(u, v, plane, np.full(len(u), 1e-3), degree))
-        crval = wcs.crval
-    return wcs
+    def sky_of(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        xi, eta = tan_project(*field.wcs.pixel_to_sky(x, y), *centre)
+        mapped = found.apply(xi * 3600.0, eta * 3600.0)
+        return tan_deproject(mapped[0] / 3600.0, mapped[1] / 3600.0, *centre)
+
+    return wcs_through(field, sky_of, max(3, field.wcs.degree))
 
 
 def _solve_one(

@@ -76,7 +76,7 @@ class Frame:
     def area(self) -> float:
         """Area of all CCDs, square arcsec (shoelace formula)."""
         x, y = self.corners[..., 0], self.corners[..., 1]
-        twice = (x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)
+        twice: Floats = (x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)
         return float(np.abs(twice).sum() / 2)
 
     def contains(self, x: Floats, y: Floats) -> NDArray[np.bool_]:
@@ -132,7 +132,7 @@ def mutual_nearest(ax: Floats, ay: Floats, tree_b: KDTree, radius: float) -> tup
     points = np.column_stack((ax, ay))
     if len(points) == 0 or tree_b.n == 0:
         return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
-    distance, nearest = tree_b.query(points, distance_upper_bound=radius)
+    distance, nearest = (np.asarray(a) for a in tree_b.query(points, distance_upper_bound=radius))
     found = np.flatnonzero(np.isfinite(distance))
     # Of several points with the same nearest one, the closest is it: mutual, without a second tree.
     order = found[np.lexsort((found, distance[found]))]
@@ -264,7 +264,7 @@ def search(
         for turn in np.argsort(-votes, kind="stable")[:5]:
             a, b = scales[turn] * math.cos(turns[turn]), scales[turn] * math.sin(turns[turn])
             matrix = np.array([[a * sign, -b], [b * sign, a]])
-            offset = np.array(centre) + (dx[turn], dy[turn]) - matrix @ np.array(centre)
+            offset = np.array([dx[turn], dy[turn]]) + centre - matrix @ np.array(centre)
             candidates.append((int(votes[turn]), matrix, offset))
     candidates.sort(key=lambda candidate: -candidate[0])
     refined = [

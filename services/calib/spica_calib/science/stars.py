@@ -72,7 +72,7 @@ class Stars:
 
     def brightness(self, band: str | None) -> Floats:
         """Magnitudes to sort by: the band asked for, else the one most stars have; zeros without any."""
-        if band in self.mags:
+        if band is not None and band in self.mags:
             return self.mags[band]
         if not self.mags:
             return np.zeros(len(self))

@@ -21,7 +21,12 @@ def doctor(json: JsonOption = False) -> None:
         output.print_json([finding.__dict__ for finding in findings])
     else:
         console = output.console()
-        marks = {"ok": "[green]ok  [/]", "hint": "[yellow]hint[/]", "bad": "[red]bad [/]", "away": "[red]away[/]"}
+        marks = {
+            "ok": "[green]ok  [/]",
+            "hint": "[yellow]hint[/]",
+            "bad": "[red]bad [/]",
+            "away": "[red]away[/]",
+        }
         for finding in findings:
             console.print(f"{marks[finding.state]} {finding.what:<20} {finding.found}")
             if finding.todo:

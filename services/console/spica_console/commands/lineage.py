@@ -47,7 +47,9 @@ async def _lineage(name: str, as_json: bool) -> None:
 
 def _grow(branch: Tree, product: dict[str, Any]) -> None:
     again = " [dim](see above)[/]" if product.get("repeated") else ""
-    twig = branch.add(f"[cyan]{product['kind']:<9}[/] {product['path']} [dim]{product['sha256'][:12]}[/]{again}")
+    twig = branch.add(
+        f"[cyan]{product['kind']:<9}[/] {product['path']} [dim]{product['sha256'][:12]}[/]{again}"
+    )
     made_by = product.get("made_by")
     if not made_by:
         return

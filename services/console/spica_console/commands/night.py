@@ -46,12 +46,18 @@ def real(
     reference: Annotated[
         Path | None, typer.Option(help="Reference catalogue of stars.", exists=True, dir_okay=False)
     ] = None,
-    out: Annotated[Path, typer.Option(help="Home of this run; summary.json is written there.")] = Path("var/real"),
+    out: Annotated[Path, typer.Option(help="Home of this run; summary.json is written there.")] = Path(
+        "var/real"
+    ),
     timeout: Annotated[float, typer.Option(help="Longest time for the whole run, in seconds.")] = 1800.0,
     json: JsonOption = False,
 ) -> None:
     """Send a folder of real frames through all stages, stack them all, and write the figures down."""
     from spica_console.real import run_real
 
-    if not exits.run(lambda: run_real(data, reference, out, timeout_s=timeout, as_json=json)):
+    if not exits.run(
+        lambda: run_real(
+            data.resolve(), reference and reference.resolve(), out.resolve(), timeout_s=timeout, as_json=json
+        )
+    ):
         raise typer.Exit(exits.FAILED)

@@ -25,7 +25,12 @@ def settings(json: JsonOption = False) -> None:
                 f"[{part}]".replace("[", "\\["),
                 ("environment", "default", "now", "meaning"),
                 (
-                    (row["env"], row["default"], row["now"] if row["now"] != row["default"] else "", row["meaning"])
+                    (
+                        row["env"],
+                        row["default"],
+                        row["now"] if row["now"] != row["default"] else "",
+                        row["meaning"],
+                    )
                     for row in rows
                     if row["part"] == part
                 ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -40,7 +41,7 @@ async def _show(name: str, as_json: bool) -> None:
     if as_json:
         output.print_json({"kind": kind, kind: facts})
     else:
-        {"image": _image, "stack": _stack, "rejections": _rejections}[kind](facts)
+        _PRINT[kind](facts)
 
 
 def _image(image: dict[str, Any]) -> None:
@@ -63,7 +64,16 @@ def _image(image: dict[str, Any]) -> None:
         console.print(
             output.table(
                 "Solutions",
-                ("solution", "for", "reference", "matched", "rms RA mas", "rms Dec mas", "zero point", "depth"),
+                (
+                    "solution",
+                    "for",
+                    "reference",
+                    "matched",
+                    "rms RA mas",
+                    "rms Dec mas",
+                    "zero point",
+                    "depth",
+                ),
                 (_solution(row) for row in image["solutions"]),
             )
         )
@@ -203,3 +213,6 @@ def _rejections(rows: list[dict[str, Any]]) -> None:
         console.print(f"  {row['uri']}  set aside: {row['set_aside'] or '–'}")
         for reason in row["reasons"]:
             console.print(f"  {reason['code']}: {output.reasons_line([reason])}")
+
+
+_PRINT: dict[str, Callable[[Any], None]] = {"image": _image, "stack": _stack, "rejections": _rejections}

@@ -29,15 +29,11 @@ def request(
     filter: Annotated[
         str | None, typer.Option(help="Filter as in the header, such as r.MP9601.", rich_help_panel=_SELECT)
     ] = None,
-    object: Annotated[
-        str | None, typer.Option(help="OBJECT of the header.", rich_help_panel=_SELECT)
-    ] = None,
+    object: Annotated[str | None, typer.Option(help="OBJECT of the header.", rich_help_panel=_SELECT)] = None,
     instrument: Annotated[
         str | None, typer.Option(help="Instrument of the header.", rich_help_panel=_SELECT)
     ] = None,
-    run: Annotated[
-        str | None, typer.Option(help="Observing run.", rich_help_panel=_SELECT)
-    ] = None,
+    run: Annotated[str | None, typer.Option(help="Observing run.", rich_help_panel=_SELECT)] = None,
     batch: Annotated[
         str | None, typer.Option(help="Label given at submission.", rich_help_panel=_SELECT)
     ] = None,

@@ -68,9 +68,9 @@ def _print(view: dict[str, Any]) -> None:
         f"{counts['graded']} graded{f' ({grades})' if grades else ''}, {counts['calibrated']} calibrated"
     )
     console.print(f"[bold]Stacks[/]   {counts['stacks']}{f' ({stacks})' if stacks else ''}")
-    console.print(f"[bold]Events[/]   {view['stream']['events']} kept, {counts['outbox_unsent']} to be published")
+    console.print(
+        f"[bold]Events[/]   {view['stream']['events']} kept, {counts['outbox_unsent']} to be published"
+    )
     console.print(f"[bold]Data[/]     {view['data']['root']}, {view['data']['free_bytes'] / 1e9:.1f} GB free")
     if counts["dead_letters"]:
-        console.print(
-            f"[red]{counts['dead_letters']} dead letter(s) wait[/]: spica dead-letters list"
-        )
+        console.print(f"[red]{counts['dead_letters']} dead letter(s) wait[/]: spica dead-letters list")

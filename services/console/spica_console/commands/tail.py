@@ -21,7 +21,9 @@ def tail(
     since: Annotated[
         str | None, typer.Option(help="Begin earlier: 10m, 2h, an ISO time (UTC), or start.")
     ] = None,
-    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Leave after so many events.")] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", min=1, help="Leave after so many events.")
+    ] = None,
     no_follow: Annotated[
         bool, typer.Option("--no-follow", help="Leave when the events there are have been shown.")
     ] = False,

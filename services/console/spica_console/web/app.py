@@ -65,5 +65,3 @@ def site_of(request: Request) -> Site:
     """What this request's handler stands on."""
     site: Site = request.app.state.site
     return site
-
-

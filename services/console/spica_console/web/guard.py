@@ -25,6 +25,7 @@ class SameOrigin:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -33,7 +34,8 @@ class SameOrigin:
         foreign = origin is not None and urlsplit(origin).netloc != headers.get("host")
         if scope["method"] not in _SAFE and foreign:
             refusal = JSONResponse(
-                {"code": "foreign_origin", "message": "Pages of other sites may not change anything here."}, 403
+                {"code": "foreign_origin", "message": "Pages of other sites may not change anything here."},
+                403,
             )
             await refusal(scope, receive, send)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,9 @@ class Footprint:
     pixel_scale_arcsec: float
 
 
-def footprint(header: HeaderValues, shape: tuple[int, ...], profile: Profile, hdu: int) -> Footprint | Finding:
+def footprint(
+    header: HeaderValues, shape: tuple[int, ...], profile: Profile, hdu: int
+) -> Footprint | Finding:
     """Judge one CCD's WCS; the footprint if it can be believed, else why it cannot."""
     try:
         wcs = TpvWcs.from_header(header)
@@ -50,10 +53,14 @@ def footprint(header: HeaderValues, shape: tuple[int, ...], profile: Profile, hd
             [0.5, nx + 0.5, nx + 0.5, 0.5, (nx + 1) / 2], [0.5, 0.5, ny + 0.5, ny + 0.5, (ny + 1) / 2]
         )
     if not (np.isfinite(ra).all() and np.isfinite(dec).all() and np.isfinite(matrix).all()):
-        return _implausible(hdu, "gives no position for some pixels", "not a number", "a position for every pixel")
+        return _implausible(
+            hdu, "gives no position for some pixels", "not a number", "a position for every pixel"
+        )
     away = _separation_deg((ra[4], dec[4]), wcs.crval)
     if away > MAX_TO_TANGENT_POINT_DEG:
-        return _implausible(hdu, "has its tangent point far from the CCD", f"{away:.1f} deg", "15 deg at most")
+        return _implausible(
+            hdu, "has its tangent point far from the CCD", f"{away:.1f} deg", "15 deg at most"
+        )
     fault = _judge_matrix(matrix, profile, header, hdu)
     if fault is not None:
         return fault
@@ -63,7 +70,10 @@ def footprint(header: HeaderValues, shape: tuple[int, ...], profile: Profile, hd
 
 
 def _judge_matrix(
-    matrix: np.ndarray[tuple[int, ...], np.dtype[np.float64]], profile: Profile, header: HeaderValues, hdu: int
+    matrix: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    profile: Profile,
+    header: HeaderValues,
+    hdu: int,
 ) -> Finding | None:
     """Scale, squareness and parity of d(xi, eta)/d(x, y), arcsec per pixel, at the CCD's centre."""
     determinant = float(np.linalg.det(matrix))
@@ -74,14 +84,19 @@ def _judge_matrix(
         tolerance = 1.0 + profile.pointing.scale_tolerance
         low, high = expected / tolerance, expected * tolerance
     if not low <= scale <= high:
-        return _implausible(hdu, "has an impossible scale", f"{scale:.4g} arcsec/px", f"{low:.4g} to {high:.4g} arcsec/px")
+        return _implausible(
+            hdu, "has an impossible scale", f"{scale:.4g} arcsec/px", f"{low:.4g} to {high:.4g} arcsec/px"
+        )
     x_axis, y_axis = matrix[:, 0], matrix[:, 1]
     ratio = float(np.hypot(*x_axis) / np.hypot(*y_axis))
     sine = min(1.0, abs(determinant) / float(np.hypot(*x_axis) * np.hypot(*y_axis)))
     skew = 90.0 - math.degrees(math.asin(sine))
     if skew > MAX_SKEW_DEG or not 1 / MAX_AXIS_RATIO <= ratio <= MAX_AXIS_RATIO:
         return _implausible(
-            hdu, "does not have square pixels", f"axis ratio {ratio:.3f}, skew {skew:.1f} deg", "ratio 1, skew 0"
+            hdu,
+            "does not have square pixels",
+            f"axis ratio {ratio:.3f}, skew {skew:.1f} deg",
+            "ratio 1, skew 0",
         )
     mirrored = determinant > 0
     if (profile.pointing.flip == "no" and mirrored) or (profile.pointing.flip == "yes" and not mirrored):
@@ -169,7 +184,7 @@ class Geometry:
 
 
 def locate(
-    profile: Profile, header: HeaderValues, ccds: list[tuple[HduFacts, HeaderValues]]
+    profile: Profile, header: HeaderValues, ccds: Sequence[tuple[HduFacts, HeaderValues]]
 ) -> tuple[Geometry | None, list[Finding], list[Finding]]:
     """Geometry of an exposure, reasons against it, and repairs.
 

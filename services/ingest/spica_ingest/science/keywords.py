@@ -84,14 +84,15 @@ def check_value(profile: Profile, keyword: str, value: Any, header: HeaderValues
     """Type and range of one keyword, by its meaning; keywords without a known meaning may be anything."""
     use = meaning(profile, keyword)
     if use == "date_obs":
-        if as_observed_at(value, time_of_day(header)) is None:
-            return [_wrong_type(keyword, value, "a date such as 2005-03-21T09:15:00")]
-        return []
+        readable = as_observed_at(value, time_of_day(header)) is not None
+        return [] if readable else [_wrong_type(keyword, value, "a date such as 2005-03-21T09:15:00")]
     if use in _TEXTS:
         return [] if as_text(value) else [_wrong_type(keyword, value, "text")]
     bounds = RANGES.get(use or "") or _LOOSE_RANGES.get(keyword)
-    if bounds is None:
-        return []
+    return _check_number(keyword, value, use, bounds) if bounds else []
+
+
+def _check_number(keyword: str, value: Any, use: str | None, bounds: tuple[float, float]) -> list[Finding]:
     number = as_number(value)
     if number is None and use in ("ra", "dec"):
         angle = as_angle(value, hours=use == "ra")
@@ -99,17 +100,18 @@ def check_value(profile: Profile, keyword: str, value: Any, header: HeaderValues
     if number is None:
         return [_wrong_type(keyword, value, "a number")]
     low, high = bounds
-    if not low <= number <= high or (use == "exposure_time_s" and number == 0):
-        return [
-            Finding(
-                "keyword_range",
-                f"{keyword} is outside of what is possible.",
-                keyword=keyword,
-                found=str(value),
-                expected=f"above {low:g}, up to {high:g}" if use == "exposure_time_s" else f"{low:g} to {high:g}",
-            )
-        ]
-    return []
+    above_zero = use == "exposure_time_s"
+    if low <= number <= high and not (above_zero and number == 0):
+        return []
+    return [
+        Finding(
+            "keyword_range",
+            f"{keyword} is outside of what is possible.",
+            keyword=keyword,
+            found=str(value),
+            expected=f"above {low:g}, up to {high:g}" if above_zero else f"{low:g} to {high:g}",
+        )
+    ]
 
 
 def _wrong_type(keyword: str, value: Any, expected: str) -> Finding:

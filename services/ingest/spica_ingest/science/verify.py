@@ -1,4 +1,4 @@
-"""The judgement: is this file an exposure that the pipeline can use, and what are its essentials?"""
+"""The judgement whether a file is an exposure that the pipeline can use, and what its essentials are."""
 
 from __future__ import annotations
 
@@ -118,13 +118,15 @@ def _ccds_of(profile: Profile, images: list[HduFacts]) -> list[HduFacts]:
 
 def _check_layout(profile: Profile, ccds: list[HduFacts]) -> list[Finding]:
     if not ccds:
-        where = {"primary": "in the primary HDU", "extensions": "in extensions"}.get(profile.layout.ccds, "")
+        where = {"primary": "in the primary HDU", "extensions": "in an extension"}.get(
+            profile.layout.ccds, ""
+        )
         return [
             Finding(
                 "no_image",
                 "There is no two-dimensional image of the sky in this file.",
                 found="none",
-                expected=f"at least one {where}".strip(),
+                expected=f"at least one image {where}".strip(),
             )
         ]
     allowed = profile.layout.ccd_counts
@@ -164,7 +166,11 @@ def _blank(ccd: HduFacts) -> Finding:
     assert ccd.pixels is not None
     if ccd.pixels.minimum is None:
         return Finding(
-            "blank_pixels", "No pixel of this CCD has a value.", hdu=ccd.index, found="all blank", expected="an image"
+            "blank_pixels",
+            "No pixel of this CCD has a value.",
+            hdu=ccd.index,
+            found="all blank",
+            expected="an image",
         )
     return Finding(
         "constant_pixels",
@@ -178,6 +184,7 @@ def _blank(ccd: HduFacts) -> Finding:
 def _missing_names(ccds: list[HduFacts]) -> list[Finding]:
     """CCDs that EXTNAME does not tell apart are named by their place; said once for all."""
     names = [str(ccd.header.get("EXTNAME", "")).strip() for ccd in ccds]
+    names = ["" if name == "COMPRESSED_IMAGE" else name for name in names]  # what fpack calls all of them
     usual = len(ccds) == 1 and ccds[0].index == 0
     if usual or (all(names) and len(set(names)) == len(names)):
         return []
@@ -220,7 +227,9 @@ def _exposure_time_s(
         reasons += check_value(profile, keyword, value, header)
     if isinstance(value, str) and as_number(value) is not None:
         repairs.append(
-            Finding("number_in_quotes", f"{keyword} is a number written as text.", keyword=keyword, found=value)
+            Finding(
+                "number_in_quotes", f"{keyword} is a number written as text.", keyword=keyword, found=value
+            )
         )
     return as_number(value) or ASSUMED_EXPOSURE_TIME_S
 
@@ -270,7 +279,14 @@ def _airmass(profile: Profile, header: HeaderValues, repairs: list[Finding]) -> 
         return None
     wrong = check_value(profile, *found, header)
     repairs += [
-        Finding("airmass_unknown", f"{item.message} It counts as not known.", None, item.keyword, item.found, item.expected)
+        Finding(
+            "airmass_unknown",
+            f"{item.message} It counts as not known.",
+            None,
+            item.keyword,
+            item.found,
+            item.expected,
+        )
         for item in wrong
     ]
     return None if wrong else as_number(found[1])

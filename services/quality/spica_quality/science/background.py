@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import sep
 from numpy.typing import NDArray
-
 from spica_imaging.stats import SIGMA_PER_MAD
 
 Pixels = NDArray[np.float32]
@@ -35,6 +34,7 @@ def estimate_background(data: Pixels, bad: Mask, box_px: int = 128) -> Backgroun
         data: pixels in adu, shape (ny, nx); finite where `bad` is False.
         bad: True where a pixel must not be used.
         box_px: side of a box; made smaller on small frames, so that there are at least 4×4.
+
     """
     side = int(np.clip(min(data.shape) // 4, 16, box_px))
     mesh = sep.Background(data, mask=bad, bw=side, bh=side, fw=3, fh=3)

@@ -23,7 +23,9 @@ MARGIN = 0.5
 
 
 @jit
-def _excess(data: Pixels, j: int, i: int, dj: int, di: int, ratio: float, noise2: float, inverse_gain: float) -> float:
+def _excess(
+    data: Pixels, j: int, i: int, dj: int, di: int, ratio: float, noise2: float, inverse_gain: float
+) -> float:
     """By how many sigma the pixel is too sharp along one direction."""
     p, n1, n2 = data[j, i], data[j - dj, i - di], data[j + dj, i + di]
     if not (n1 == n1 and n2 == n2):
@@ -108,6 +110,7 @@ def cosmic_mask(
         gain: electrons per unit of `data`; 0 leaves photon noise out.
         limit: how many sigma too sharp a pixel must be.
         grow_limit: the same for pixels that touch one.
+
     """
     steps = 2 if sigma_px > 1.2 else 1
     distance2 = np.array([[d * d, 2.0 * d * d] for d in range(1, steps + 1)], dtype=np.float64)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import sep
 from numpy.typing import NDArray
-
 from spica_imaging.stats import FWHM_PER_SIGMA
+
 from spica_quality.science import moments as mom
 from spica_quality.science.masks import Bit, Flags
 
@@ -62,6 +62,7 @@ def find_sources(
         threshold: in the filtered image, in units of the noise of unfiltered pixels (as
             source-extractor's DETECT_THRESH).
         deblend: divide groups with more than one peak (32 levels, contrast 0.005).
+
     """
     sep.set_extract_pixstack(max(300_000, subtracted.size // 8))
     sep.set_sub_object_limit(4096)
@@ -105,6 +106,7 @@ def measure_sources(
         gain: electrons per unit of the pixels; 0: unknown.
         fwhm_px: size of stars; the fixed aperture is four times as wide.
         fwhm_per_sigma: from adaptive sigma to FWHM, from the stars' profile.
+
     """
     objects = found.objects
     n = len(objects)

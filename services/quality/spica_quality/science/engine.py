@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import sep
 from numpy.typing import NDArray
-
 from spica_imaging.frame import Section
 from spica_imaging.stats import robust_sigma
+
 from spica_quality.science import masks
 from spica_quality.science import moments as mom
 from spica_quality.science.background import Background, estimate_background
 from spica_quality.science.cosmics import cosmic_mask
 from spica_quality.science.detect import Columns, Detections, find_sources, measure_sources
+from spica_quality.science.figures import NO_PSF, FrameFigures, Psf
 from spica_quality.science.masks import Bit, Flags
 from spica_quality.science.scout import NOTHING, Scout, scout
-from spica_quality.science.stars import NO_PSF, Psf, measure_psf, select_stars
+from spica_quality.science.stars import measure_psf, select_stars
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]
@@ -53,28 +54,6 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameFigures:
-    """The figures of one CCD; NaN where something could not be measured. Lengths in px, fluxes in adu."""
-
-    n_sources: int
-    psf: Psf
-    background_adu: float
-    background_rms_adu: float
-    limiting_flux_adu: float
-    noise_correlation: float
-    """Noise in star-sized apertures over that of independent pixels: 1 raw, more where resampled."""
-    n_pixels: int
-    """Pixels in the data section."""
-    n_usable: int
-    n_saturated: int
-    n_cosmic: int
-    saturation_adu: float
-    dip: float
-    blank: bool
-    """No spread at all in the pixels, or no pixel with a value."""
-
-
-@dataclass(frozen=True, slots=True)
 class Measurement:
     """All that came of one CCD."""
 
@@ -86,7 +65,7 @@ class Measurement:
     """Pixels above the background, 0 where unusable; for previews."""
 
 
-def measure(frame: Frame, options: Options = Options()) -> Measurement:  # noqa: B008 - frozen
+def measure(frame: Frame, options: Options = Options()) -> Measurement:
     """Background, masks, stars, catalogue, depth and weight of one CCD. Never fails on its pixels."""
     flags = masks.initial_flags(
         frame.data, frame.section, None if frame.weight is None else ~(frame.weight > 0)

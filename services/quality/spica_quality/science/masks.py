@@ -7,7 +7,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-
 from spica_imaging.frame import Section
 
 Pixels = NDArray[np.float32]

@@ -180,6 +180,7 @@ def adaptive_moments(
         x, y: start positions, zero-based.
         covariance: start values of xx, yy, xy in px².
         rms: noise per pixel at each source.
+
     """
     start = np.stack([x, y, *covariance], axis=1).astype(np.float64)
     start[:, 2:4] = np.maximum(start[:, 2:4], 0.5)
@@ -279,6 +280,7 @@ def windowed_positions(
         sigma: width of the window in px, shape (n,); source-extractor takes FLUX_RADIUS * 2 / 2.35.
         rms: noise per pixel at each source.
         gain: electrons per unit of `data`; 0 leaves the sources' photon noise out.
+
     """
     n = len(x)
     start = np.stack([x, y, sigma], axis=1).astype(np.float64)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import sep
 from numpy.typing import NDArray
-
 from spica_imaging.stats import FWHM_PER_SIGMA, median, mode
+
 from spica_quality.science import moments as mom
 from spica_quality.science.stars import MIN_STAR_SIGMA_PX, central_dip
 
@@ -51,6 +51,7 @@ def scout(subtracted: Pixels, rms: Pixels, bad: Mask, ceiling: float, frame_fwhm
         bad: pixels not to be used.
         ceiling: sources with a peak above are left out (saturation less background).
         frame_fwhm_px: start value for sizes.
+
     """
     first = _look(subtracted, rms, bad, ceiling, frame_fwhm_px)
     if first.n >= _ENOUGH_SOURCES:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
-
 from spica_imaging.stats import FWHM_PER_SIGMA, median, median_sigma, mode
+
+from spica_quality.science.figures import NO_PSF, Psf
 from spica_quality.science.moments import AdaptiveMoments
 
 Floats = NDArray[np.float64]
@@ -37,6 +36,7 @@ def select_stars(moments: AdaptiveMoments, usable: Mask, *, least_snr: float = 2
 
     Returns:
         Mask of shape (n,).
+
     """
     sigma = moments.sigma
     with np.errstate(invalid="ignore"):
@@ -66,33 +66,6 @@ def _shapes(moments: AdaptiveMoments) -> tuple[Floats, Floats]:
     total = moments.xx + moments.yy
     with np.errstate(invalid="ignore", divide="ignore"):
         return (moments.xx - moments.yy) / total, 2.0 * moments.xy / total
-
-
-@dataclass(frozen=True, slots=True)
-class Psf:
-    """The point spread function as the stars of one frame show it (with the pixel's own width in it)."""
-
-    n_stars: int
-    sigma_px: float
-    """Median width of the matching Gaussians."""
-    fwhm_px: float
-    """Full width at half maximum of the profile."""
-    ellipticity: float
-    """1 - b/a of the median star."""
-    angle_deg: float
-    """Of its major axis, from +x towards +y."""
-    moffat_beta: float
-    """Exponent of the Moffat profile; large for a Gaussian."""
-    noise_area_px: float
-    """1 / sum of psf²: the area over which an optimal measurement collects noise."""
-
-    @property
-    def fwhm_per_sigma(self) -> float:
-        """From the width of a matching Gaussian to the FWHM, for this profile (2.355 for a Gaussian)."""
-        return self.fwhm_px / self.sigma_px
-
-
-NO_PSF = Psf(0, *([float("nan")] * 6))
 
 
 def measure_psf(data: Pixels, bad: Mask, moments: AdaptiveMoments, stars: Mask) -> Psf:

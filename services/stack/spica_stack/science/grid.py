@@ -100,5 +100,5 @@ def covering_grid(
         reach = max(high - middle, middle - low)
         # A pixel of margin: outlines are sampled, and edges between samples may bulge a little.
         size = wanted if wanted is not None else 2 * int(np.ceil(reach)) + 2
-        sizes.append((size, round(0.5 * (size + 1) - middle, 1)))
+        sizes.append((size, round(float(0.5 * (size + 1) - middle), 1)))
     return TanGrid(ra0, dec0, sizes[0][1], sizes[1][1], scale_arcsec, sizes[0][0], sizes[1][0])

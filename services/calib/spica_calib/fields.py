@@ -1,0 +1,82 @@
+"""From a catalogue file of the quality service to the fields of an exposure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from astropy.io import fits
+from spica_imaging.ldac import LdacTable, read_ldac
+from spica_imaging.profiles import Profile
+from spica_imaging.wcs import TpvWcs, WcsError
+
+from spica_calib.errors import CalibrationFailed
+from spica_calib.science.frame import pointing_wcs
+from spica_calib.science.sources import sources_from_columns
+from spica_calib.science.stars import CcdField
+
+
+def read_catalogue(path: Path) -> list[LdacTable]:
+    """Tables of an LDAC catalogue, one per CCD. Raises `CalibrationFailed` (`bad_catalogue`)."""
+    try:
+        return read_ldac(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise CalibrationFailed("bad_catalogue", f"Catalogue {path} cannot be read: {error}") from error
+
+
+def assumed_scale(profile: Profile, header: fits.Header) -> float:
+    """Pixel scale (arcsec) without a WCS: from the header, else from the profile."""
+    value = profile.value(header, profile.keywords.pixel_scale_arcsec)
+    try:
+        scale = abs(float(value)) if value is not None else 0.0
+    except (TypeError, ValueError):
+        scale = 0.0
+    scale = scale or profile.detector.pixel_scale_arcsec or 0.0
+    if scale <= 0:
+        raise CalibrationFailed(
+            "bad_wcs",
+            f"Neither the header nor profile {profile.name!r} tells a pixel scale; "
+            "set detector.pixel_scale_arcsec in the profile.",
+        )
+    return scale
+
+
+def fields_of(
+    tables: list[LdacTable],
+    profile: Profile,
+    names: Sequence[str],
+    wcs: Sequence[TpvWcs] | None,
+    pointing: tuple[float, float] | None,
+) -> list[CcdField]:
+    """One field per CCD, with WCS as given, or from the pointing, or from each CCD's own header.
+
+    Only usable sources are kept. Raises `CalibrationFailed`: `bad_catalogue`, `bad_wcs`.
+    """
+    if len(tables) != len(names) or (wcs is not None and len(wcs) != len(names)):
+        raise CalibrationFailed(
+            "bad_catalogue",
+            f"The catalogue has {len(tables)} CCDs, the image {len(names)}"
+            + (f", its solution {len(wcs)}." if wcs is not None else "."),
+        )
+    fields = []
+    for number, table in enumerate(tables):
+        header = table.header
+        nx, ny = int(header.get("NAXIS1", 0)), int(header.get("NAXIS2", 0))
+        try:
+            sources = sources_from_columns(table.columns)
+        except KeyError as error:
+            raise CalibrationFailed("bad_catalogue", f"The catalogue lacks {error}.") from error
+        try:
+            if wcs is not None:
+                ccd_wcs = wcs[number]
+            elif pointing is not None:
+                scale = assumed_scale(profile, header)
+                ccd_wcs = pointing_wcs(
+                    *pointing, nx, ny, scale, profile.pointing.rotation_deg, profile.pointing.flip == "yes"
+                )
+            else:
+                ccd_wcs = TpvWcs.from_header(header)
+        except WcsError as error:
+            raise CalibrationFailed("bad_wcs", f"CCD {number}: {error}") from error
+        fields.append(CcdField(number, names[number], nx, ny, sources.take(sources.usable), ccd_wcs))
+    return fields

@@ -1,0 +1,76 @@
+// What is known of one image or stack, in a dialog.
+
+import { el, fill, fixed, gradeBadge, productUrl } from "./parts.js";
+
+const dialog = document.getElementById("detail");
+const body = document.getElementById("detail-body");
+
+async function open(path, build) {
+  const answer = await fetch(path);
+  if (!answer.ok) return;
+  fill(body, build(await answer.json()));
+  if (!dialog.open) dialog.showModal();
+}
+
+function facts(pairs) {
+  return el("dl", {}, ...pairs.filter(([, value]) => value !== null && value !== undefined && value !== "")
+    .flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]));
+}
+
+function table(title, head, rows) {
+  if (!rows.length) return [];
+  return [el("h3", {}, title), el("table", {},
+    el("thead", {}, el("tr", {}, ...head.map((text) => el("th", {}, text)))),
+    el("tbody", {}, ...rows.map((cells) => el("tr", {}, ...cells.map((cell) => el("td", {}, cell ?? ""))))))];
+}
+
+function why(row) {
+  return row.comment || (row.reasons ?? []).map((reason) => reason.message).join("; ");
+}
+
+function grades(rows) {
+  return table("Grades", ["", "by", "why", "when"], rows.map((row) => [
+    gradeBadge(row.grade), row.graded_by, why(row), new Date(row.created_at).toLocaleString("en-GB")]));
+}
+
+function preview(measurements) {
+  const last = measurements.at(-1);
+  return last ? [el("img", { src: productUrl(last.preview_path), alt: "Preview" })] : [];
+}
+
+export function showImage(id) {
+  return open(`/api/images/${encodeURIComponent(id)}`, (image) => [
+    el("h2", { class: "name" }, image.name),
+    ...preview(image.measurements),
+    facts([
+      ["id", image.image_id], ["instrument", image.instrument], ["run", image.run], ["filter", image.filter],
+      ["object", image.object], ["exposure", `${image.exposure_time_s} s`], ["airmass", fixed(image.airmass, 3)],
+      ["RA, Dec", `${fixed(image.ra_deg, 5)}°, ${fixed(image.dec_deg, 5)}°`], ["batch", image.batch], ["file", image.path],
+    ]),
+    ...grades(image.grades),
+    ...table("Solutions", ["for", "reference", "rms RA, Dec", "zero point"], image.solutions.map((row) => [
+      row.stack_id ? `stack ${row.stack_id.slice(0, 8)}` : "itself", row.reference_name,
+      row.quality.rms_ra_mas == null ? "" : `${fixed(row.quality.rms_ra_mas, 1)}, ${fixed(row.quality.rms_dec_mas, 1)} mas`,
+      fixed(row.zeropoint_mag, 3)])),
+    ...table("Stacks", ["stack", "taken", "rule", "found"], image.stacks.map((row) => [
+      row.name, row.selected ? "yes" : "no", row.rule, row.found])),
+    ...table("Failures", ["service", "code", "what happened"], image.failures.map((row) => [
+      row.service, row.code, row.message])),
+  ]);
+}
+
+export function showStack(id) {
+  return open(`/api/stacks/${encodeURIComponent(id)}`, (stack) => [
+    el("h2", { class: "name" }, stack.name),
+    ...preview(stack.measurements),
+    facts([
+      ["id", stack.stack_id], ["request", stack.request_id], ["state", stack.state], ["filter", stack.filter],
+      ["combined by", stack.combine], ["size", `${stack.grid.width_px ?? "?"} × ${stack.grid.height_px ?? "?"} px`],
+    ]),
+    ...grades(stack.grades),
+    ...table("Images", ["image", "taken", "rule", "found"], stack.members.map((row) => [
+      row.name, row.selected ? "yes" : "no", row.rule, row.found])),
+    ...table("Failures", ["service", "code", "what happened"], stack.failures.map((row) => [
+      row.service, row.code, row.message])),
+  ]);
+}

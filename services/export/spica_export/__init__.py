@@ -1,0 +1,1 @@
+"""Names finished stacks, tells how they were made, and delivers them with a receipt."""

@@ -1,0 +1,1 @@
+"""Pure parts of the export service: names, VOTable, checksum list."""

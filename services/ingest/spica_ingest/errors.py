@@ -1,0 +1,25 @@
+"""What can go wrong with a file besides its content.
+
+Content that is not good is a result (`image.rejected`), not an error. These are errors:
+
+    file_not_found      Retriable     nothing there (yet): a copy may be on its way
+    file_not_readable   Retriable     permissions, a network file system that stutters
+    file_changing       Retriable     still being written
+    file_in_the_way     Retriable     both names it could have hold other content
+    not_a_file          NotRetriable  a folder, a pipe
+    unsupported_uri     NotRetriable  neither an absolute path nor a file:// URL
+    disk_full           Unavailable   waits, without counting as an attempt
+"""
+
+from __future__ import annotations
+
+from spica_runtime.errors import NotRetriable
+
+
+def unsupported_uri(uri: str) -> NotRetriable:
+    """Neither an absolute path nor a file:// URL of this host."""
+    return NotRetriable(
+        "unsupported_uri",
+        f"Cannot take in {uri!r}: give an absolute path or a file:// URL that the ingest service can read.",
+        {"uri": uri},
+    )

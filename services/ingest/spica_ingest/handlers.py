@@ -1,0 +1,106 @@
+"""image.arrived in, image.verified or image.rejected out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, cast
+
+from spica_proto.base import Pointing, Reason
+from spica_proto.images import ImageArrived, ImageRejected, ImageVerified
+from spica_runtime.compute import Compute
+from spica_runtime.handling import Delivery, Outcome, Transaction
+from spica_runtime.storage import DataFolder
+
+from spica_ingest import store
+from spica_ingest.jobs import Arrival, Taken, take_in
+from spica_ingest.locating import source_path
+from spica_ingest.reading import Limits
+from spica_ingest.science import naming
+from spica_ingest.science.facts import Finding
+from spica_ingest.science.verify import Exposure
+
+
+class Handlers:
+    """Handlers of the ingest service."""
+
+    def __init__(self, compute: Compute, data: DataFolder, limits: Limits, profiles: Path | None) -> None:
+        self._compute = compute
+        self._data = data
+        self._limits = limits
+        self._profiles = profiles
+
+    async def image_arrived(self, message: ImageArrived, delivery: Delivery) -> Outcome:
+        """Take a file in; whatever it is, there is an answer."""
+        path = source_path(message.uri)
+        arrival = Arrival(path, message.size_bytes, message.sha256, message.md5)
+        taken = await self._compute.run(take_in, arrival, self._data, self._limits, self._profiles)
+        name = naming.safe(message.name) if message.name else naming.image_name(path.name)
+        if taken.exposure is None:
+            return rejection(name, message, taken, delivery)
+        return verification(name, message, taken, taken.exposure)
+
+
+def verification(name: str, message: ImageArrived, taken: Taken, exposure: Exposure) -> Outcome:
+    """Outcome for a usable file: stored and announced, unless this very image is here already."""
+    event = ImageVerified(
+        image_id=naming.image_id(name, taken.product.sha256),
+        name=name,
+        file=taken.product,
+        profile=exposure.profile,
+        instrument=exposure.instrument,
+        run=exposure.run,
+        filter=exposure.filter,
+        object=exposure.object,
+        exposure_time_s=exposure.exposure_time_s,
+        mjd_obs=exposure.mjd_obs,
+        airmass=exposure.airmass,
+        pointing=Pointing(ra_deg=exposure.geometry.ra_deg, dec_deg=exposure.geometry.dec_deg),
+        wcs=cast(Literal["full", "pointing"], exposure.geometry.wcs),
+        n_ccds=len(exposure.ccds),
+        batch=message.batch,
+        repairs=as_reasons(taken.repairs),
+    )
+
+    async def save(transaction: Transaction) -> None:
+        if await store.insert_image(transaction.connection, event, exposure.header, exposure.ccds):
+            transaction.emit(event)
+
+    return Outcome(
+        save=save,
+        about=event.image_id,
+        made=(taken.product,),
+        configuration={"profile": exposure.profile, "uri": message.uri, "source": message.source},
+        summary=f"verified ({event.wcs} WCS)",
+        log=tuple(f"{item.code}: {item.message}" for item in taken.repairs),
+    )
+
+
+def rejection(name: str, message: ImageArrived, taken: Taken, delivery: Delivery) -> Outcome:
+    """Outcome for a file that cannot be used: every arrival of it is answered with all reasons."""
+    event = ImageRejected(
+        name=name,
+        uri=message.uri,
+        sha256=taken.product.sha256,
+        set_aside=taken.product.path,
+        reasons=as_reasons(taken.reasons),
+        batch=message.batch,
+    )
+
+    async def save(transaction: Transaction) -> None:
+        await store.insert_rejection(transaction.connection, delivery.event_id, event)
+
+    return Outcome(
+        events=(event,),
+        save=save,
+        made=(taken.product,),
+        configuration={"uri": message.uri, "source": message.source},
+        summary=f"rejected: {', '.join(dict.fromkeys(item.code for item in taken.reasons))}",
+        log=tuple(f"{item.code}: {item.message}" for item in taken.reasons),
+    )
+
+
+def as_reasons(findings: Sequence[Finding]) -> tuple[Reason, ...]:
+    """Findings of the science as parts of a message."""
+    return tuple(Reason(**asdict(finding)) for finding in findings)

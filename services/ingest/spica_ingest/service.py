@@ -1,0 +1,46 @@
+"""Composition root of the ingest service: which message goes to which handler, and what runs beside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from spica_runtime.service import Platform, Service
+
+from spica_ingest.filing import sweep_staging
+from spica_ingest.handlers import Handlers
+from spica_ingest.reading import Limits
+from spica_ingest.settings import IngestSettings
+from spica_ingest.store import FolderLedger
+from spica_ingest.watch import FolderWatcher
+
+SWEEP_EVERY_S = 3600.0
+
+
+def compose(platform: Platform[IngestSettings]) -> Service:
+    """Put the service together."""
+    settings = platform.settings
+    handlers = Handlers(
+        platform.compute,
+        platform.data,
+        Limits(settings.max_bytes, settings.max_pixels),
+        platform.platform_settings.profiles,
+    )
+
+    async def sweep(stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await asyncio.to_thread(sweep_staging, platform.data)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), timeout=SWEEP_EVERY_S)
+
+    background = [sweep]
+    if settings.watch is not None:
+        watcher = FolderWatcher(
+            settings.watch,
+            FolderLedger(platform.pool),
+            poll_s=settings.watch_poll_s,
+            settle_s=settings.watch_settle_s,
+            notices=settings.watch_method == "auto",
+        )
+        background.append(watcher.run)
+    return Service(routes={"image.arrived": handlers.image_arrived}, background=tuple(background))

@@ -1,0 +1,163 @@
+"""Watching a folder: every FITS file that appears below it is announced once, when it is whole.
+
+The folder itself is the truth: it is looked through again and again. The kernel's notices only say when
+it is worth looking sooner, so that nothing hangs on a notice that never came (network file systems,
+overflowing queues). What was announced stands in the store's ledger by path, size and time of change: a
+restart neither misses nor repeats, and a file that was changed later is announced again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+from spica_proto.envelope import derived_id
+from spica_proto.images import ImageArrived
+from spica_runtime.database import CONNECTION_ERRORS
+from watchfiles import awatch
+
+from spica_ingest.science.naming import FITS_NAME
+from spica_ingest.store import FileState, FolderLedger
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S = 5.0
+
+
+def find_files(folder: Path) -> Iterator[FileState]:
+    """FITS files below a folder; hidden names and partial ones (`.part`, `.tmp`, …) are left alone.
+
+    Links to folders are not followed (they may lead in circles), links to files are.
+    """
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                yield from find_files(Path(entry.path))
+            elif FITS_NAME.search(entry.name):
+                status = entry.stat()
+                if stat.S_ISREG(status.st_mode):
+                    yield entry.path, status.st_size, status.st_mtime_ns
+        except OSError:
+            continue  # gone, or a link to nowhere
+
+
+@dataclass(slots=True)
+class Settling:
+    """Which files have kept their size and time of change for long enough to be whole."""
+
+    settle_s: float
+    clock: Callable[[], float] = time.monotonic
+    wall_ns: Callable[[], int] = time.time_ns
+    _since: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+
+    def settled(self, files: list[FileState]) -> list[FileState]:
+        """Those of `files` that are whole. Old ones are so at first sight; the rest must keep still."""
+        now, whole = self.clock(), []
+        since: dict[str, tuple[int, int, float]] = {}
+        for path, size, mtime_ns in files:
+            before = self._since.get(path)
+            first_seen = before[2] if before and before[:2] == (size, mtime_ns) else now
+            since[path] = (size, mtime_ns, first_seen)
+            old = self.wall_ns() - mtime_ns >= self.settle_s * 1e9
+            if old or now - first_seen >= self.settle_s:
+                whole.append((path, size, mtime_ns))
+        self._since = since
+        return whole
+
+    @property
+    def waiting(self) -> bool:
+        """Whether some file was seen that may not be whole yet."""
+        return bool(self._since)
+
+
+class FolderWatcher:
+    """Announces the files of one folder as `image.arrived`."""
+
+    def __init__(
+        self, folder: Path, ledger: FolderLedger, *, poll_s: float, settle_s: float, notices: bool = True
+    ) -> None:
+        self._folder = folder.absolute()
+        self._ledger = ledger
+        self._poll_s = poll_s
+        self._settle_s = settle_s
+        self._notices = notices
+        self._news = asyncio.Event()
+        self._known: set[FileState] | None = None
+        self._settling = Settling(settle_s)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Watch until told to stop. The folder and the store may come and go meanwhile."""
+        listener = asyncio.create_task(self._listen(stop), name="folder notices") if self._notices else None
+        log.info("watching folder", folder=str(self._folder), notices=self._notices)
+        try:
+            while not stop.is_set():
+                self._news.clear()
+                try:
+                    await self.look()
+                except CONNECTION_ERRORS as error:
+                    log.warning("watching waits for the store", error=str(error) or type(error).__name__)
+                await self._pause(stop)
+        finally:
+            if listener is not None:
+                listener.cancel()
+                await asyncio.gather(listener, return_exceptions=True)
+
+    async def look(self) -> int:
+        """Look through the folder once and announce what is new and whole. Returns how many."""
+        if self._known is None:
+            self._known = await self._ledger.known(self._folder)
+        found = await asyncio.to_thread(lambda: list(find_files(self._folder)))
+        new = [file for file in found if file not in self._known]
+        announced = 0
+        for file in self._settling.settled(new):
+            announced += await self._announce(file)
+            self._known.add(file)
+        return announced
+
+    async def _announce(self, file: FileState) -> bool:
+        path, size_bytes, mtime_ns = file
+        inside = Path(path).relative_to(self._folder).parent
+        # No size in the message: a file that was changed meanwhile is taken as it is then, and the
+        # announcement of that change finds it there already.
+        message = ImageArrived(uri=path, source="folder", batch=inside.parts[0] if inside.parts else None)
+        event_id = derived_id("folder", path, size_bytes, mtime_ns)
+        entered = await self._ledger.announce(file, message, event_id)
+        if entered:
+            log.info("file found", path=path, size_bytes=size_bytes)
+        return entered
+
+    async def _pause(self, stop: asyncio.Event) -> None:
+        """Until there is news, or it is time to look again; soon, if a file is settling."""
+        wait_s = min(self._poll_s, max(0.1, self._settle_s / 2)) if self._settling.waiting else self._poll_s
+        waiters = {asyncio.create_task(event.wait()) for event in (self._news, stop)}
+        _, pending = await asyncio.wait(waiters, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+
+    async def _listen(self, stop: asyncio.Event) -> None:
+        """Set `_news` whenever the kernel says that something changed."""
+        while not stop.is_set():
+            try:
+                async for _ in awatch(self._folder, stop_event=stop, debounce=400, step=100):
+                    self._news.set()
+            except FileNotFoundError:
+                log.warning("watched folder is not there (yet)", folder=str(self._folder))
+            except OSError as error:
+                log.warning("no notices from the kernel: looking from time to time", error=str(error))
+                return
+            try:
+                await asyncio.wait_for(stop.wait(), timeout=_RETRY_S)
+            except TimeoutError:
+                continue

@@ -1,0 +1,208 @@
+"""Message in, outcome out: measuring and grading images and stacks."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from spica_proto.base import Grade, Message
+from spica_proto.envelope import derived_id
+from spica_proto.images import ImageGraded, ImageVerified
+from spica_proto.stacks import StackCoadded, StackDone
+from spica_proto.subjects import BY_MODEL
+from spica_runtime.handling import Delivery, Outcome, Transaction
+from spica_runtime.provenance import CODE_VERSION
+from spica_runtime.service import Platform
+
+from spica_quality import jobs
+from spica_quality.errors import unknown_stack
+from spica_quality.science.grading import Policy
+from spica_quality.settings import QualitySettings
+from spica_quality.store import (
+    Kind,
+    MeasurementRow,
+    Store,
+    insert_grade,
+    insert_measurement,
+    replace_sources,
+    set_done,
+)
+
+
+class Handlers:
+    """What the quality service answers."""
+
+    def __init__(self, platform: Platform[QualitySettings], store: Store, policy: Policy) -> None:
+        self._platform, self._store, self._policy = platform, store, policy
+        settings = platform.settings
+        self._tuning = jobs.Tuning(
+            threshold_sigma=settings.threshold_sigma,
+            star_snr=settings.star_snr,
+            background_box_px=settings.background_box_px,
+            cosmic_sigma=settings.cosmic_sigma,
+        )
+
+    # ---- image.verified ----
+
+    async def verified(self, message: ImageVerified, delivery: Delivery) -> Outcome:
+        """Measure and grade an image."""
+        found = await self._platform.compute.run(jobs.measure_image, self._image_order(message))
+        assert found.weight is not None
+        measurement_id = self._measurement_id(message.image_id)
+        graded = ImageGraded(
+            image_id=message.image_id,
+            name=message.name,
+            grade=cast(Grade, found.grade),
+            graded_by=self._policy.label,
+            reasons=found.reasons,
+            measurement_id=measurement_id,
+            metrics=found.metrics,
+            catalogue=found.catalogue,
+            weight=found.weight,
+            preview=found.preview,
+            batch=message.batch,
+        )
+
+        async def save(transaction: Transaction) -> None:
+            await self._save(
+                transaction, delivery, graded, "image", message.image_id, found, found.weight.path
+            )
+
+        return Outcome(
+            events=(graded,),
+            save=save,
+            about=message.image_id,
+            used=(message.file,),
+            made=(found.catalogue, found.weight, found.preview),
+            configuration=self._configuration(),
+            summary=_summary(found),
+            log=tuple(reason.message for reason in found.reasons),
+        )
+
+    def _image_order(self, message: ImageVerified) -> jobs.ImageOrder:
+        label = (message.instrument, message.object or "", f"filter {message.filter}", f"run {message.run}")
+        return jobs.ImageOrder(
+            data=self._platform.data,
+            image_id=message.image_id,
+            name=message.name,
+            path=message.file.path,
+            profile=message.profile,
+            profiles=self._platform.platform_settings.profiles,
+            n_ccds=message.n_ccds,
+            on_sky=message.wcs == "full",
+            exposure_time_s=message.exposure_time_s,
+            label=(*filter(None, label), f"{message.exposure_time_s:g} s"),
+            policy=self._policy,
+            tuning=self._tuning,
+        )
+
+    # ---- stack.coadded ----
+
+    async def coadded(self, message: StackCoadded, delivery: Delivery) -> Outcome:
+        """Measure and grade a stack: then it is done."""
+        stack = await self._store.stack(message.stack_id)
+        if stack is None:
+            raise unknown_stack(message.stack_id)
+        order = jobs.StackOrder(
+            data=self._platform.data,
+            stack_id=message.stack_id,
+            name=message.name,
+            image=message.image.path,
+            weight=message.weight.path,
+            profile=stack.profile,
+            zeropoint_mag=message.zeropoint_mag,
+            label=(
+                f"stack of {message.n_exposures} exposures",
+                f"filter {message.filter}",
+                f"{message.exposure_time_s:g} s",
+            ),
+            policy=self._policy,
+            tuning=self._tuning,
+            tile_px=self._platform.settings.stack_tile_px,
+        )
+        found = await self._platform.compute.run(jobs.measure_stack, order)
+        done = StackDone(
+            stack_id=message.stack_id,
+            request_id=stack.request_id,
+            name=message.name,
+            filter=message.filter,
+            image=message.image,
+            weight=message.weight,
+            catalogue=found.catalogue,
+            preview=found.preview,
+            n_exposures=message.n_exposures,
+            exposure_time_s=message.exposure_time_s,
+            zeropoint_mag=message.zeropoint_mag,
+            grade=cast(Grade, found.grade),
+            graded_by=self._policy.label,
+            reasons=found.reasons,
+            metrics=found.metrics,
+        )
+
+        async def save(transaction: Transaction) -> None:
+            await self._save(
+                transaction, delivery, done, "stack", message.stack_id, found, message.weight.path
+            )
+            await replace_sources(transaction.connection, message.stack_id, found.sources)
+            result = done.model_dump(mode="json", exclude={"stack_id", "request_id", "name", "filter"})
+            await set_done(transaction.connection, message.stack_id, {"done": result})
+
+        return Outcome(
+            events=(done,),
+            save=save,
+            about=message.stack_id,
+            used=(message.image, message.weight),
+            made=(found.catalogue, found.preview),
+            configuration=self._configuration(),
+            summary=_summary(found),
+            log=tuple(reason.message for reason in found.reasons),
+        )
+
+    # ---- both ----
+
+    def _measurement_id(self, subject_id: str) -> str:
+        """The same pixels measured by the same code under the same policy are one measurement."""
+        return derived_id("measurement", subject_id, CODE_VERSION, self._policy.label)
+
+    def _configuration(self) -> dict[str, object]:
+        return {"policy": self._policy.model_dump(mode="json", exclude_none=True)}
+
+    async def _save(
+        self,
+        transaction: Transaction,
+        delivery: Delivery,
+        event: Message,
+        kind: Kind,
+        subject_id: str,
+        found: jobs.Assessment,
+        weight_path: str,
+    ) -> None:
+        measurement_id = self._measurement_id(subject_id)
+        row = MeasurementRow(
+            measurement_id=measurement_id,
+            kind=kind,
+            subject_id=subject_id,
+            metrics=found.metrics,
+            per_ccd=found.per_ccd,
+            catalogue_path=found.catalogue.path,
+            weight_path=weight_path,
+            preview_path=found.preview.path,
+        )
+        await insert_measurement(transaction.connection, row)
+        # The grade bears the id of the event that carries it, as the dispatcher derives it.
+        subject = BY_MODEL[type(event)].name
+        await insert_grade(
+            transaction.connection,
+            grade_id=derived_id(self._platform.name, delivery.event_id, subject, 0),
+            kind=kind,
+            subject_id=subject_id,
+            grade=found.grade,
+            graded_by=self._policy.label,
+            reasons=found.reasons,
+            measurement_id=measurement_id,
+        )
+
+
+def _summary(found: jobs.Assessment) -> str:
+    metrics = found.metrics
+    size = f"FWHM {metrics.fwhm_arcsec:.2f}″" if metrics.fwhm_arcsec is not None else "no FWHM"
+    return f"grade {found.grade}: {size}, {metrics.n_stars} stars, {metrics.n_sources} sources"

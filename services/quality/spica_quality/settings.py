@@ -1,0 +1,36 @@
+"""Settings of the quality service. Environment: SPICA_QUALITY_<NAME>; file: table [quality]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+from spica_runtime.settings import ServiceSettings
+
+
+class QualitySettings(ServiceSettings):
+    """How images and stacks are measured and graded."""
+
+    table: ClassVar[str] = "quality"
+    model_config = SettingsConfigDict(env_prefix="SPICA_QUALITY_", extra="ignore", frozen=True)
+
+    policy: Path | None = Field(
+        None, description="Grading policy of your own (TOML); default: the one shipped, `default`."
+    )
+    threshold_sigma: float = Field(
+        1.5, gt=0, description="Detection threshold in the filtered image, in sigma of a pixel's noise."
+    )
+    star_snr: float = Field(
+        20.0, gt=0, description="Signal-to-noise ratio from which a source may be a star."
+    )
+    background_box_px: int = Field(128, ge=16, description="Side of the boxes of the sky background.")
+    cosmic_sigma: float = Field(
+        5.0, gt=0, description="By how many sigma a pixel must be sharper than a star to be a cosmic ray."
+    )
+    stack_tile_px: int = Field(
+        4096,
+        ge=256,
+        description="Stacks are measured in tiles of this side; memory is about 40 byte per pixel.",
+    )
