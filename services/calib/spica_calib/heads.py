@@ -44,7 +44,11 @@ def write_head(
             add_cards(
                 header,
                 [
-                    ("FLXSCALE", flux_scale(zeropoint_mag, exposure_time_s), "Flux scale to zero point 30, 1 s"),
+                    (
+                        "FLXSCALE",
+                        flux_scale(zeropoint_mag, exposure_time_s),
+                        "Flux scale to zero point 30, 1 s",
+                    ),
                     ("MAGZEROP", zeropoint_mag, "[mag] AB magnitude of 1 adu/s"),
                 ],
             )
@@ -60,4 +64,12 @@ def read_wcs(path: Path) -> list[TpvWcs]:
     try:
         return [TpvWcs.from_header(header) for header in parse_head(path.read_text(encoding="ascii"))]
     except (OSError, ValueError, WcsError) as error:
+        raise CalibrationFailed("bad_header", f"Header file {path} cannot be read: {error}") from error
+
+
+def read_head_names(path: Path) -> list[str]:
+    """Names of the CCDs in a `.head` file, in order. Raises `CalibrationFailed` (`bad_header`)."""
+    try:
+        return [str(header["EXTNAME"]) for header in parse_head(path.read_text(encoding="ascii"))]
+    except (OSError, ValueError, KeyError) as error:
         raise CalibrationFailed("bad_header", f"Header file {path} cannot be read: {error}") from error

@@ -89,14 +89,21 @@ def prior_of(profile: Profile, fields: list[CcdField], *, rigid: bool) -> Prior:
     flips = (False, True) if pointing.flip == "either" and not rigid else (False,)
     return Prior(
         shift_arcsec=60.0 * pointing.radius_arcmin + float(spread),
-        rotation_deg=min(pointing.rotation_tolerance_deg, 180.0) if not rigid else min(pointing.rotation_tolerance_deg, 10.0),
+        rotation_deg=min(pointing.rotation_tolerance_deg, 180.0)
+        if not rigid
+        else min(pointing.rotation_tolerance_deg, 10.0),
         scale=pointing.scale_tolerance,
         mirrored=flips,
     )
 
 
 def stars_for(
-    reference: ReferenceFile, fields: list[CcdField], margin_deg: float, epoch_year: float | None, limits: Limits, band: str | None
+    reference: ReferenceFile,
+    fields: list[CcdField],
+    margin_deg: float,
+    epoch_year: float | None,
+    limits: Limits,
+    band: str | None,
 ) -> Stars:
     """Reference stars of the fields and a margin around, moved to the epoch, the brightest of them."""
     centre = field_centre(fields)

@@ -17,7 +17,12 @@ _MAX_ARROWS = 2000
 
 
 def plot_residuals(
-    path: Path, title: str, x: Sequence[Floats], y: Sequence[Floats], residual_mas: Floats, stats: ResidualStatistics
+    path: Path,
+    title: str,
+    x: Sequence[Floats],
+    y: Sequence[Floats],
+    residual_mas: Floats,
+    stats: ResidualStatistics,
 ) -> None:
     """Write a PNG: residual vectors over the field (coordinates in arcsec) and histograms per axis."""
     figure = Figure(figsize=(9.0, 4.2), dpi=80, layout="constrained")
@@ -27,7 +32,13 @@ def plot_residuals(
     step = max(1, len(px) // _MAX_ARROWS)
     if len(px):
         left.quiver(
-            px[::step], py[::step], *residual_mas[::step].T, angles="xy", color="#20639b", width=0.003, pivot="mid"
+            px[::step],
+            py[::step],
+            *residual_mas[::step].T,
+            angles="xy",
+            color="#20639b",
+            width=0.003,
+            pivot="mid",
         )
         limit = 4.0 * max(stats.rms_ra, stats.rms_dec, 1e-3)
         for axis, (name, colour) in enumerate((("RA cos Dec", "#20639b"), ("Dec", "#d1495b"))):

@@ -116,7 +116,9 @@ def stars_in_cone(reference: ReferenceFile, ra_deg: float, dec_deg: float, radiu
     step = _TILE_DEG / max(np.cos(np.radians(dec)), 0.05)
     ra = round(ra_deg / step) * step % 360.0
     radius = np.ceil(radius_deg / _TILE_DEG + 1.0) * _TILE_DEG
-    return _area(reference, float(ra), float(np.clip(dec, -90, 90)), float(radius)).within(ra_deg, dec_deg, radius_deg)
+    return _area(reference, float(ra), float(np.clip(dec, -90, 90)), float(radius)).within(
+        ra_deg, dec_deg, radius_deg
+    )
 
 
 @lru_cache(maxsize=16)

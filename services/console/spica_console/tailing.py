@@ -17,6 +17,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from spica_proto.envelope import header
 from spica_proto.streams import STREAM, STREAM_SUBJECTS
 from spica_runtime.bus import Bus
+from spica_runtime.dispatch import read_delivery
 from spica_runtime.errors import UsageError
 
 _BATCH = 256
@@ -103,34 +104,26 @@ def parse_since(text: str | None, now: datetime) -> Start:
 
 
 def read_event(message: Msg) -> Event:
-    """Read a message of the stream; a body that is no JSON object is shown as it is."""
-    metadata = message.metadata
-    headers = message.headers
-    sequence = int(metadata.sequence.stream)
+    """Read a message of the stream; a body that is no JSON object is shown as it is.
+
+    Id, time and source are those that services give it, also where a message came without headers.
+    """
+    delivery = read_delivery(message.subject, message)
     try:
         body = json.loads(message.data or b"{}")
     except ValueError:
         body = message.data.decode(errors="replace")
-    time = header(headers, "ce-time")
-    trace = (header(headers, "traceparent") or "").split("-")
+    trace = (header(message.headers, "traceparent") or "").split("-")
     return Event(
-        sequence=sequence,
+        sequence=int(message.metadata.sequence.stream),
         subject=message.subject,
-        id=header(headers, "ce-id") or header(headers, "Nats-Msg-Id") or f"{STREAM}:{sequence}",
-        time=_time(time) or metadata.timestamp.astimezone(UTC),
-        source=header(headers, "ce-source") or "anyone",
+        id=delivery.event_id,
+        time=delivery.time,
+        source=delivery.source,
         trace_id=trace[1] if len(trace) == 4 else "",
         data=body if isinstance(body, dict) else {"body": body},
-        pending=int(metadata.num_pending),
+        pending=int(message.metadata.num_pending),
     )
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 async def last_sequence(bus: Bus) -> int:

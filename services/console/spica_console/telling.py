@@ -13,7 +13,7 @@ def gist(subject: str, data: Body) -> str:
     tell = _GISTS.get(subject)
     try:
         return tell(data) if tell else _any(data)
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return _any(data)
 
 

@@ -1,11 +1,11 @@
--- name: stack^
+-- name: stack(stack_id)^
 -- One stack, and how many of the same name were planned before it.
 SELECT s.stack_id, s.request_id, s.name, s.filter, s.combine, s.request, s.requested_at, s.grid, s.result,
        (SELECT count(*) FROM stacks e
         WHERE e.name = s.name AND (e.created_at, e.stack_id) < (s.created_at, s.stack_id)) AS earlier_of_that_name
 FROM stacks s WHERE s.stack_id = :stack_id;
 
--- name: inputs
+-- name: inputs(stack_id)
 -- Members of a stack with their grades, measurements and joint solutions.
 SELECT i.name, i.image_id, i.sha256, i.instrument, i.run, i.filter, i.object, i.exposure_time_s, i.mjd_obs,
        i.airmass, g.grade, g.graded_by,
@@ -33,14 +33,14 @@ LEFT JOIN LATERAL (
 WHERE k.stack_id = :stack_id AND k.selected
 ORDER BY k.ordinal;
 
--- name: left_out
+-- name: left_out(stack_id)
 -- Candidates that are not members, and why.
 SELECT i.name, k.image_id, k.rule, k.found
 FROM stack_members k JOIN images i USING (image_id)
 WHERE k.stack_id = :stack_id AND NOT k.selected
 ORDER BY i.name, k.image_id;
 
--- name: steps
+-- name: steps(stack_id)
 -- What was done for the stack and for each of its members, in the order of the flow.
 SELECT a.service, a.name, a.version, a.about, a.outcome, a.configuration
 FROM activities a
@@ -49,6 +49,6 @@ WHERE (a.about = :stack_id OR a.about IN (
   AND a.service <> 'export'
 ORDER BY (a.about = :stack_id), a.about, a.started_at, a.activity_id;
 
--- name: set_exported!
+-- name: set_exported(result, stack_id)!
 -- The product is delivered; the receipts stay in the store.
 UPDATE stacks SET state = 'exported', result = result || :result, updated_at = now() WHERE stack_id = :stack_id;

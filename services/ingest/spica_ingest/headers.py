@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from astropy.io import fits
 
 from spica_ingest.science.facts import Finding, HduFacts
+from spica_ingest.science.values import as_text
 
+CARD = 80
+_COMMENTARY = ("", "COMMENT", "HISTORY", "END", "CONTINUE")
+_PLAIN = (str, bool, int, float)
 _BITPIX = (8, 16, 32, 64, -32, -64)
 _TABLE_ONLY = ("XTENSION", "BITPIX", "PCOUNT", "GCOUNT", "TFIELDS", "THEAP", "ZIMAGE", "ZTENSION", "ZBITPIX")
 _TABLE_PREFIXES = (
@@ -44,18 +49,35 @@ def header_values(header_bytes: bytes) -> tuple[dict[str, Any], list[str]]:
     unreadable: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        header = fits.Header.fromstring(header_bytes.decode("latin-1"))
-        for card in header.cards:
+        for image in _card_images(header_bytes):
+            keyword = image[:8].strip()
+            # astropy raises this or that on a card that is none; all of it means the same.
             try:
+                card = fits.Card.fromstring(image)
                 keyword, value = card.keyword, card.value
-            except (fits.VerifyError, ValueError):
-                unreadable.append(str(card.image)[:8].strip())
+            except Exception:
+                unreadable.append(as_text(keyword) or "?")
                 continue
-            if keyword in ("", "COMMENT", "HISTORY", "END", "CONTINUE") or keyword in values:
-                continue
-            if isinstance(value, str | bool | int | float):
+            if keyword not in _COMMENTARY and keyword not in values and isinstance(value, _PLAIN):
                 values[keyword] = value
     return values, unreadable
+
+
+def _card_images(header_bytes: bytes) -> Iterator[str]:
+    """Cards as text up to END, a card and its CONTINUE cards together."""
+    text, image = header_bytes.decode("latin-1"), ""
+    for start in range(0, len(text), CARD):
+        chunk = text[start : start + CARD]
+        if chunk.startswith("CONTINUE"):
+            image += chunk
+            continue
+        if image.strip():
+            yield image
+        image = chunk
+        if chunk.rstrip() == "END":
+            return
+    if image.strip():
+        yield image
 
 
 def _integer(values: dict[str, Any], keyword: str, index: int, default: int | None = None) -> int:

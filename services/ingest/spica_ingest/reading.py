@@ -22,12 +22,11 @@ import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
-from spica_ingest.headers import Fault, data_size, describe_hdu, header_values
+from spica_ingest.headers import CARD, Fault, data_size, describe_hdu, header_values
 from spica_ingest.science.checksum import add_to_sum, agrees
 from spica_ingest.science.facts import FileFacts, Finding, HduFacts, PixelFacts
 
 BLOCK = 2880
-CARD = 80
 MAX_HEADER_BLOCKS = 4000
 """11 MB of header in one HDU: a hundred times MegaCam's."""
 _CHUNK = BLOCK * 400

@@ -46,7 +46,8 @@ class Handlers:
     async def verified(self, message: ImageVerified, delivery: Delivery) -> Outcome:
         """Measure and grade an image."""
         found = await self._platform.compute.run(jobs.measure_image, self._image_order(message))
-        assert found.weight is not None
+        weight = found.weight
+        assert weight is not None
         measurement_id = self._measurement_id(message.image_id)
         graded = ImageGraded(
             image_id=message.image_id,
@@ -57,22 +58,20 @@ class Handlers:
             measurement_id=measurement_id,
             metrics=found.metrics,
             catalogue=found.catalogue,
-            weight=found.weight,
+            weight=weight,
             preview=found.preview,
             batch=message.batch,
         )
 
         async def save(transaction: Transaction) -> None:
-            await self._save(
-                transaction, delivery, graded, "image", message.image_id, found, found.weight.path
-            )
+            await self._save(transaction, delivery, graded, "image", message.image_id, found, weight.path)
 
         return Outcome(
             events=(graded,),
             save=save,
             about=message.image_id,
             used=(message.file,),
-            made=(found.catalogue, found.weight, found.preview),
+            made=(found.catalogue, weight, found.preview),
             configuration=self._configuration(),
             summary=_summary(found),
             log=tuple(reason.message for reason in found.reasons),

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from numpy.typing import NDArray
 from spica_imaging.frame import Ccd, iter_ccds
 from spica_imaging.ldac import LdacTable
 from spica_imaging.profiles import Profile, load_profiles
-from spica_imaging.wcs import TpvWcs, WcsError, tan_project
+from spica_imaging.wcs import TpvWcs, WcsError
 from spica_runtime.errors import Retriable
 
 from spica_quality.errors import unknown_profile, unreadable
@@ -29,7 +28,7 @@ from spica_quality.products import (
 from spica_quality.science.engine import Frame, Measurement, Options, measure
 from spica_quality.science.figures import CcdFigures
 from spica_quality.science.grading import grade
-from spica_quality.science.preview import Panel, bin_pixels
+from spica_quality.science.preview import Panel, bin_pixels, plane_matrix
 from spica_quality.science.summary import summarise
 
 _PREVIEW_PX = 870
@@ -60,7 +59,8 @@ class _ImageWork:
 
     def _panel(self, ccd: Ccd, measured: Measurement, wcs: TpvWcs | None) -> Panel:
         rows, columns = ccd.section.slices
-        usable = measured.weight[rows, columns] > 0
+        # Saturated cores have no weight, but are to be seen.
+        usable = measured.subtracted[rows, columns] != 0
         per_side = max(1.0, float(np.sqrt(self.order.n_ccds)))
         factor = max(1, int(np.ceil(max(usable.shape) * per_side / _PREVIEW_PX)))
         small = bin_pixels(measured.subtracted[rows, columns], usable, factor)
@@ -144,19 +144,6 @@ def nominal_zeropoint(header: fits.Header, profile: Profile, exposure_time_s: fl
         return float(stated) + 2.5 * log10(exposure_time_s) if stated is not None else nan
     except (TypeError, ValueError):
         return nan
-
-
-def plane_matrix(
-    wcs: TpvWcs, x0: int, y0: int, factor: int, small: NDArray[np.float32], centre: tuple[float, float]
-) -> NDArray[np.float64]:
-    """Linear map from binned pixels to the tangent plane at `centre`, shape (2, 3), degrees."""
-    ny, nx = small.shape
-    columns, rows = np.array([0.0, nx - 1.0, 0.0]), np.array([0.0, 0.0, ny - 1.0])
-    x = x0 + 0.5 + factor * (columns + 0.5)
-    y = y0 + 0.5 + factor * (rows + 0.5)
-    xi, eta = tan_project(*wcs.pixel_to_sky(x, y), *centre)
-    points = np.stack([columns, rows, np.ones(3)])
-    return np.asarray(np.stack([xi, eta]) @ np.linalg.inv(points))
 
 
 def _catalogue_header(ccd: Ccd, measured: Measurement) -> fits.Header:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf, isfinite
 from typing import Any
 
@@ -21,10 +22,8 @@ from spica_quality.science.detect import Columns
 from spica_quality.science.engine import Frame, measure
 from spica_quality.science.figures import CcdFigures
 from spica_quality.science.grading import grade
-from spica_quality.science.preview import Panel, bin_pixels
+from spica_quality.science.preview import Panel, bin_pixels, plane_matrix
 from spica_quality.science.summary import summarise
-
-from spica_quality.imagework import plane_matrix  # isort: skip
 
 _OVERLAP_PX = 128
 """Tiles see this much of their neighbours, so that sources at the seams are measured whole."""
@@ -47,8 +46,8 @@ def tiles(nx: int, ny: int, side: int, overlap: int = _OVERLAP_PX) -> Iterator[T
     columns, rows = -(-nx // side), -(-ny // side)
     xs = [nx * index // columns for index in range(columns + 1)]
     ys = [ny * index // rows for index in range(rows + 1)]
-    for y0, y1 in zip(ys, ys[1:], strict=False):
-        for x0, x1 in zip(xs, xs[1:], strict=False):
+    for y0, y1 in pairwise(ys):
+        for x0, x1 in pairwise(xs):
             seen = Section(
                 max(x0 - overlap, 0), min(x1 + overlap, nx), max(y0 - overlap, 0), min(y1 + overlap, ny)
             )
@@ -107,7 +106,7 @@ class _StackWork:
             tile.core.y0 - tile.seen.y0 : tile.core.y1 - tile.seen.y0,
             tile.core.x0 - tile.seen.x0 : tile.core.x1 - tile.seen.x0,
         ]
-        small = bin_pixels(measured.subtracted[core], measured.weight[core] > 0, self.factor)
+        small = bin_pixels(measured.subtracted[core], measured.subtracted[core] != 0, self.factor)
         matrix = plane_matrix(self.wcs, tile.core.x0, tile.core.y0, self.factor, small, self.wcs.crval)
         self.panels.append(Panel(small, matrix))
 

@@ -87,7 +87,7 @@ def is_sky(header: Mapping[str, Any]) -> bool:
     )
 
 
-def ccd_name(header: fits.Header, index: int) -> str:
+def ccd_name(header: Mapping[str, Any], index: int) -> str:
     """EXTNAME where it tells CCDs apart, else `ccdNN` from EXTVER, else from the HDU's index.
 
     Compressed MegaCam frames may lack EXTNAME or carry `COMPRESSED_IMAGE` in all extensions.
@@ -95,7 +95,7 @@ def ccd_name(header: fits.Header, index: int) -> str:
     name = str(header.get("EXTNAME", "")).strip()
     if name and name not in ("COMPRESSED_IMAGE", "PRIMARY"):
         return name
-    number = header.get("EXTVER") if "EXTVER" in header and not name else None
+    number = header.get("EXTVER") if not name else None
     return f"ccd{int(number):02d}" if number is not None else f"ccd{max(index - 1, 0):02d}"
 
 

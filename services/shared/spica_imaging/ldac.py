@@ -164,7 +164,10 @@ def _table_cards(row_bytes: int, rows: int, fields: int, name: str) -> list[tupl
 
 
 def _write_header_table(file: BinaryIO, header: fits.Header) -> None:
-    text = image_cards(header).tostring(sep="", endcard=True, padding=True).encode("ascii", "replace")
+    with warnings.catch_warnings():
+        # Comments that do not fit into a card any more are cut: nothing a catalogue's reader needs.
+        warnings.simplefilter("ignore", VerifyWarning)
+        text = image_cards(header).tostring(sep="", endcard=True, padding=True).encode("ascii", "replace")
     cards = _table_cards(len(text), 1, 1, "LDAC_IMHEAD")
     cards += [
         ("TTYPE1", "Field Header Card"),

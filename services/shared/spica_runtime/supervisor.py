@@ -28,6 +28,7 @@ SERVICES = ("ingest", "quality", "calib", "stack", "export", "console")
 _RESTART_DELAYS_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 60.0
 _READY_TIMEOUT_S = 60.0
+_GIVE_UP_RESTARTS = 3  # at the first start: what dies three times in a row will not come up
 
 
 @dataclass(slots=True)
@@ -229,7 +230,7 @@ class Supervisor:
         deadline = time.monotonic() + _READY_TIMEOUT_S
         url = f"http://127.0.0.1:{self._ports[name]}/readyz"
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline and self.parts[name].restarts < _GIVE_UP_RESTARTS:
                 with contextlib.suppress(httpx.HTTPError):
                     if (await client.get(url)).status_code == httpx.codes.OK:
                         child = self._children[name]
@@ -239,7 +240,7 @@ class Supervisor:
         child = self._children[name]
         raise CannotStart(
             "service_not_ready",
-            f"{name} was not ready within {_READY_TIMEOUT_S:.0f} s (log: {child.log}). It said:\n{child.last_lines()}",
+            f"{name} does not become ready (log: {child.log}). It said:\n{child.last_lines()}",
         )
 
     async def _watch(self) -> None:

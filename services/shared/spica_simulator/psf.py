@@ -1,7 +1,8 @@
 """Point spread functions, and a fast way of adding many stars to an image.
 
-A star is its flux times a radial profile of elliptical radius, integrated over each pixel: by 5×5 points
-(2×2 for images wider than ten pixels) where it is steep, by the value at the centre in the far wings, where that is exact to 1e-5 of the peak.
+A star is its flux times a radial profile of elliptical radius, integrated over each pixel: by Gauss-Legendre
+quadrature where it is steep, 4×4 points (2×2 for images wider than ten pixels), by the value at the centre in
+the far wings, where that is exact to 1e-5 of the peak.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Floats = NDArray[np.float64]
 MOFFAT_BETA = 4.5
 """Close to the 4.765 that fits turbulence (Trujillo et al. 2001, MNRAS 328, 977)."""
 _STEP = 0.02
-_SUB = 5
+_NODES_4, _WEIGHTS_4 = (array / 2.0 for array in np.polynomial.legendre.leggauss(4))
+_NODES_2, _WEIGHTS_2 = (array / 2.0 for array in np.polynomial.legendre.leggauss(2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +104,25 @@ def add_stars(
         cx, cy = x[star] - 1.0, y[star] - 1.0
         reach = radius[star]
         column, row = round(cx), round(cy)
-        fine2 = (2.0 * fwhm[star]) ** 2
-        sub = _SUB if fwhm[star] < 10.0 else 2
+        fine2 = (3.0 * fwhm[star]) ** 2
+        nodes, weights = (_NODES_4, _WEIGHTS_4) if fwhm[star] < 10.0 else (_NODES_2, _WEIGHTS_2)
         for j in range(max(0, row - reach), min(ny, row + reach + 1)):
             for i in range(max(0, column - reach), min(nx, column + reach + 1)):
                 dx, dy = i - cx, j - cy
-                away2 = dx * dx + dy * dy
-                n = sub if away2 < fine2 else 1
+                fine = dx * dx + dy * dy < fine2
                 total = 0.0
-                for sj in range(n):
-                    sy = dy + (sj + 0.5) / n - 0.5
-                    for si in range(n):
-                        sx = dx + (si + 0.5) / n - 0.5
+                for sj in range(len(nodes) if fine else 1):
+                    sy = dy + nodes[sj] if fine else dy
+                    for si in range(len(nodes) if fine else 1):
+                        sx = dx + nodes[si] if fine else dx
                         place = math.hypot(m11 * sx + m12 * sy, m12 * sx + m22 * sy) / step
                         index = int(place)
                         if index < last:
                             part = place - index
-                            total += values[index] * (1.0 - part) + values[index + 1] * part
+                            value = values[index] * (1.0 - part) + values[index + 1] * part
+                            total += value * weights[si] * weights[sj] if fine else value
                 # The table is per FWHM²; the shear keeps areas.
-                image[j, i] += flux[star] * total / (n * n) / fwhm[star] ** 2
+                image[j, i] += flux[star] * total / fwhm[star] ** 2
 
 
 def stamp_radius(flux: Floats, fwhm: Floats, noise: float, profile: RadialProfile) -> NDArray[np.int64]:

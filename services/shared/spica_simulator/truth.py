@@ -23,7 +23,7 @@ MAS_PER_DEG = 3.6e6
 
 @dataclass(frozen=True, slots=True)
 class FrameCcd:
-    """Truth of one CCD; `wcs` as FITS cards (TPV)."""
+    """Truth of one CCD."""
 
     name: str
     hdu: int
@@ -113,12 +113,12 @@ def write_parquet(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
 
 
 def save_night(night: Night, truths: Sequence[tuple[str, Sequence[CcdTruth]]]) -> None:
-    """Write `truth.json` (exposures, CCDs) and `truth.parquet` (sources on each CCD)."""
+    """Write `truth.json` (exposures and CCDs, the true WCS also as FITS cards) and `truth.parquet` (sources on each CCD)."""
     frames = []
     for frame in night.frames:
         record = asdict(frame) | {"path": frame.path.name}
         record["ccds"] = [
-            asdict(ccd) | {"wcs": [str(card) for card in ccd.wcs.header().cards]} for ccd in frame.ccds
+            asdict(ccd) | {"header": [str(card) for card in ccd.wcs.header().cards]} for ccd in frame.ccds
         ]
         frames.append(record)
     (night.folder / "truth.json").write_text(json.dumps({"seed": night.seed, "frames": frames}, indent=1))
@@ -138,20 +138,18 @@ def load_night(folder: Path) -> Night:
     content = json.loads((folder / "truth.json").read_text())
     frames = []
     for record in content["frames"]:
-        ccds = tuple(
-            FrameCcd(
-                **ccd
-                | {
-                    "shape": tuple(ccd["shape"]),
-                    "wcs": CcdWcs.from_header(
-                        fits.Header([fits.Card.fromstring(text) for text in ccd["wcs"]])
-                    ),
-                }
-            )
-            for ccd in record["ccds"]
-        )
+        ccds = tuple(_read_ccd(ccd) for ccd in record["ccds"])
         frames.append(Frame(**record | {"path": folder / record["path"], "ccds": ccds}))
     return Night(folder=folder, seed=content["seed"], frames=tuple(frames))
+
+
+def _read_ccd(record: dict[str, Any]) -> FrameCcd:
+    values = {
+        name: value for name, value in record.items() if name != "header"
+    }  # for others: wcs says it too
+    wcs = values["wcs"]
+    wcs |= {"crval": tuple(wcs["crval"]), "crpix": tuple(wcs["crpix"]), "cd": tuple(map(tuple, wcs["cd"]))}
+    return FrameCcd(**values | {"shape": tuple(values["shape"]), "wcs": CcdWcs(**wcs)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
--- name: stack_of_request^
+-- name: stack_of_request(request_id)^
 -- The stack that this request made, if it was heard before.
 SELECT stack_id, name, state FROM stacks WHERE request_id = :request_id;
 
--- name: candidates
+-- name: candidates(batch, run, object, instrument, images)
 -- Images that the identity rules leave, with what is known of each: its latest measurement, its grade
 -- (a person's counts over a policy's, then the latest), its latest solution of its own, and a later
 -- delivery of the same exposure.
@@ -40,27 +40,27 @@ WHERE (:batch::text IS NULL OR i.batch = :batch)
   AND (:instrument::text IS NULL OR i.instrument = :instrument)
   AND (cardinality(:images::text[]) = 0 OR i.image_id = ANY(:images) OR i.name = ANY(:images));
 
--- name: ccds_of
+-- name: ccds_of(image_ids)
 -- Sizes of the CCDs of these images, in the order of their HDUs.
 SELECT image_id, name, naxis1, naxis2 FROM ccds WHERE image_id = ANY(:image_ids::text[]) ORDER BY image_id, hdu;
 
--- name: insert_stack^
+-- name: insert_stack(stack_id, request_id, name, filter, request, requested_at, grid, combine)^
 -- Writes a planned stack; gives nothing back where its request (or the very stack) is known already.
 INSERT INTO stacks (stack_id, request_id, name, filter, state, request, requested_at, grid, combine)
 VALUES (:stack_id, :request_id, :name, :filter, 'planned', :request, :requested_at, :grid, :combine)
 ON CONFLICT DO NOTHING
 RETURNING stack_id;
 
--- name: insert_members*!
+-- name: insert_members(stack_id, image_id, ordinal, selected, rule, found, solution_id)*!
 -- Writes the verdict on every candidate.
 INSERT INTO stack_members (stack_id, image_id, ordinal, selected, rule, found, solution_id)
 VALUES (:stack_id, :image_id, :ordinal, :selected, :rule, :found, :solution_id);
 
--- name: stack^
+-- name: stack(stack_id)^
 -- One stack as it was planned.
 SELECT stack_id, request_id, name, filter, state, requested_at, grid, combine FROM stacks WHERE stack_id = :stack_id;
 
--- name: members
+-- name: members(stack_id)
 -- Members of a stack in their order, each with its files, its latest measurement and its joint solution.
 SELECT i.image_id, i.name, i.path, i.sha256, i.size_bytes, i.profile, i.instrument, i.object, i.exposure_time_s,
        i.mjd_obs, m.weight_path, (m.metrics ->> 'fwhm_arcsec')::double precision AS fwhm_arcsec,
@@ -80,13 +80,13 @@ LEFT JOIN LATERAL (
 WHERE k.stack_id = :stack_id AND k.selected
 ORDER BY k.ordinal;
 
--- name: products_at
+-- name: products_at(paths)
 -- The latest known content of these files.
 SELECT DISTINCT ON (path) path, sha256, size_bytes, kind FROM products
 WHERE path = ANY(:paths::text[])
 ORDER BY path, product_id DESC;
 
--- name: set_coadded!
+-- name: set_coadded(result, stack_id)!
 -- The stack's pixels are there; a stack that went further already stays where it is.
 UPDATE stacks
 SET state = CASE WHEN state IN ('done', 'exported') THEN state ELSE 'coadded' END,

@@ -52,7 +52,12 @@ class Stars:
 
 
 def scattered_stars(
-    rng: np.random.Generator, n: int, reach_px: float, *, scale: float = 0.2, flux: tuple[float, float] = (2e3, 5e4)
+    rng: np.random.Generator,
+    n: int,
+    reach_px: float,
+    *,
+    scale: float = 0.2,
+    flux: tuple[float, float] = (2e3, 5e4),
 ) -> Stars:
     """Stars on a jittered lattice (so that none overlap) within `reach_px` of the centre."""
     per_side = int(np.ceil(np.sqrt(n)))
@@ -77,7 +82,9 @@ def render(shape: tuple[int, int], wcs: TpvWcs | TanGrid, stars: Stars, fwhm_px:
         columns = np.arange(max(int(cx) - half, 0), min(int(cx) + half + 2, nx))
         rows = np.arange(max(int(cy) - half, 0), min(int(cy) + half + 2, ny))
         if len(columns) and len(rows):
-            image[np.ix_(rows, columns)] += flux * np.outer(_share(rows - cy, sigma), _share(columns - cx, sigma))
+            image[np.ix_(rows, columns)] += flux * np.outer(
+                _share(rows - cy, sigma), _share(columns - cx, sigma)
+            )
     return image
 
 

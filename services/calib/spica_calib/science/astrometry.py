@@ -22,6 +22,8 @@ from spica_calib.science.stars import CcdField, Floats, Stars
 
 _WORTH = 0.97
 """A higher degree must predict left-out stars better by this factor."""
+_WIDE_PX, _WIDE_ROUNDS = 4.0, 4
+_MAX_ROUNDS = 12
 _MAX_CORNER_LEVERAGE = 1.0
 """At the corners the model's error must stay below that of one star's position."""
 
@@ -52,19 +54,28 @@ def fit_polynomial(u: Floats, v: Floats, targets: Floats, error: Floats, degree:
     return PolynomialFit(degree, robust_lstsq(design(u, v, degree), targets, error))
 
 
-def choose_degree(u: Floats, v: Floats, targets: Floats, error: Floats, max_degree: int) -> PolynomialFit:
-    """Raise the degree as long as it predicts left-out points better and is held at the corners."""
-    best = fit_polynomial(u, v, targets, error, 1)
-    limit = 3.0 * max(best.fit.scatter, 1e-12)
+def candidates(u: Floats, v: Floats, targets: Floats, error: Floats, max_degree: int) -> list[PolynomialFit]:
+    """Fits of degree 1 and up that so many points can bear: two per term, and held at the corners."""
+    fits = [fit_polynomial(u, v, targets, error, 1)]
+    for degree in range(2, max_degree + 1):
+        if len(u) < 2 * len(terms(degree)) + 2:
+            break
+        fit = fit_polynomial(u, v, targets, error, degree)
+        if fit.corner_leverage <= _MAX_CORNER_LEVERAGE:
+            fits.append(fit)
+    return fits
+
+
+def most_predictive(fits: Sequence[PolynomialFit]) -> PolynomialFit:
+    """The lowest degree after which no higher one predicts left-out points notably better."""
+    limit = 3.0 * max(fits[0].fit.scatter, 1e-12)
 
     def score(candidate: PolynomialFit) -> float:
         return float(np.sqrt(np.mean(np.minimum(np.abs(candidate.fit.left_out), limit) ** 2)))
 
-    for degree in range(2, max_degree + 1):
-        if len(u) < 2 * len(terms(degree)) + 2:
-            break
-        higher = fit_polynomial(u, v, targets, error, degree)
-        if higher.corner_leverage <= _MAX_CORNER_LEVERAGE and score(higher) < _WORTH * score(best):
+    best = fits[0]
+    for higher in fits[1:]:
+        if score(higher) < _WORTH * score(best):
             best = higher
     return best
 
@@ -120,7 +131,7 @@ def wcs_through(
     middle = sky_of(np.array([field.centre[0]]), np.array([field.centre[1]]))
     crval = float(middle[0][0]), float(middle[1][0])
     plane = np.column_stack(tan_project(ra, dec, *crval)) * 3600.0
-    coefficients = np.linalg.lstsq(design(u, v, degree), plane, rcond=None)[0]
+    coefficients: Floats = np.linalg.lstsq(design(u, v, degree), plane, rcond=None)[0].astype(np.float64)
     xi, eta = (as_matrix(coefficients[:, axis] / 3600.0, degree) for axis in (0, 1))
     wcs = tpv_from_polynomials(crval, field.centre, xi, eta, _scale(field))
     # The constant is what the polynomial leaves at the centre: far below a mas, but kept.
@@ -128,57 +139,79 @@ def wcs_through(
 
 
 def solve_ccd(
-    field: CcdField,
-    stars: Stars,
-    first_guess: TpvWcs,
-    radius_arcsec: float,
-    max_degree: int,
-    fixed_degree: int | None = None,
+    field: CcdField, stars: Stars, first_guess: TpvWcs, radius_arcsec: float, max_degree: int
 ) -> CcdSolution | None:
     """Match and fit in turn, from a first guess good to `radius_arcsec`; None with fewer than 4 matches.
 
-    The matching radius follows the residuals and never falls below one pixel.
+    The degree is the highest that the matches can bear until all are found, then the most predictive one, up to
+    `max_degree`. The radius stays wide for some rounds, so that stars at the corners, where a linear guess is off by the
+    distortion, are met once the polynomial bends there; then it follows the residuals down to one pixel.
     """
     sources = field.sources
-    wcs, radius = first_guess, radius_arcsec
     pixel = first_guess.scale_at(*field.centre)
-    u = (sources.x - field.centre[0]) / _scale(field)
-    v = (sources.y - field.centre[1]) / _scale(field)
-    error = sources.weight_error_px * pixel
-    star_error = np.where(np.isfinite(stars.error_mas), stars.error_mas, 20.0) / 1000.0
-    solution: CcdSolution | None = None
-    allowed = 1
-    for step in range(10):
+    # Wide, but one source in ten at most meets a stranger.
+    lonely = float(np.sqrt(0.1 * field.nx * field.ny / (np.pi * max(len(sources), 1))))
+    wide = pixel * max(1.0, min(_WIDE_PX, lonely))
+    radius = max(radius_arcsec, wide)
+    wcs, solution = first_guess, None
+    for step in range(_MAX_ROUNDS):
         crval = tuple(float(value) for value in wcs.pixel_to_sky(*field.centre))
-        plane = np.column_stack(tan_project(stars.ra_deg, stars.dec_deg, crval[0], crval[1])) * 3600.0
-        near = np.flatnonzero(np.hypot(*plane.T) < 1.5 * _scale(field) * 1.5 * pixel + radius)
-        if len(near) < 4:
+        pairs = _neighbours(field, stars, wcs, (crval[0], crval[1]), radius)
+        if len(pairs.source) < 4:
             return None
-        x, y = (c * 3600.0 for c in tan_project(*wcs.pixel_to_sky(sources.x, sources.y), crval[0], crval[1]))
-        i, near_j = mutual_nearest(x, y, KDTree(plane[near]), radius)
-        if len(i) < 4:
-            return None
-        j = near[near_j]
-        errors = np.hypot(error[i], star_error[j])
-        if fixed_degree is None:
-            fit = choose_degree(u[i], v[i], plane[j], errors, min(max_degree, allowed))
-        else:
-            fit = fit_polynomial(u[i], v[i], plane[j], errors, fixed_degree)
+        fits = candidates(
+            (sources.x[pairs.source] - field.centre[0]) / _scale(field),
+            (sources.y[pairs.source] - field.centre[1]) / _scale(field),
+            pairs.target,
+            np.hypot(sources.weight_error_px[pairs.source] * pixel, stars.error_arcsec[pairs.star]),
+            max_degree if step else 1,
+        )
+        # While stars at the corners may still be missing, only the highest degree reaches out for them.
+        fit = fits[-1] if step <= _WIDE_ROUNDS else most_predictive(fits)
+        if step > _WIDE_ROUNDS:
+            max_degree = fit.degree
         previous, wcs = wcs, to_wcs(field, (crval[0], crval[1]), fit)
         settled = (
             solution is not None
-            and np.array_equal(solution.source, i)
-            and np.array_equal(solution.star, j)
+            and step > _WIDE_ROUNDS
+            and np.array_equal(solution.source, pairs.source)
+            and np.array_equal(solution.star, pairs.star)
             and _moved_arcsec(previous, wcs, field) < 1e-6
         )
         solution = CcdSolution(
-            wcs, fit.degree, i, j, fit.fit.weight, _residuals(field, stars, wcs, i, j), fit.fit.scatter
+            wcs,
+            fit.degree,
+            pairs.source,
+            pairs.star,
+            fit.fit.weight,
+            _residuals(field, stars, wcs, pairs),
+            fit.fit.scatter,
         )
-        if settled and allowed >= max_degree:
+        if settled:
             break
-        allowed = max_degree if step >= 1 else 1
-        radius = float(np.clip(5.0 * fit.fit.scatter, pixel, radius))
+        floor = wide if step < _WIDE_ROUNDS else pixel
+        radius = float(np.clip(5.0 * fit.fit.scatter, floor, max(radius, floor)))
     return solution
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    source: Index
+    star: Index
+    target: Floats
+    """The stars in the tangent plane, arcsec, shape (n, 2)."""
+
+
+def _neighbours(
+    field: CcdField, stars: Stars, wcs: TpvWcs, crval: tuple[float, float], radius: float
+) -> _Pairs:
+    """Sources and stars that are each other's nearest, in the plane at `crval`."""
+    plane = np.column_stack(tan_project(stars.ra_deg, stars.dec_deg, *crval)) * 3600.0
+    reach = 1.1 * wcs.scale_at(*field.centre) * np.hypot(field.nx, field.ny) / 2.0 + radius
+    near = np.flatnonzero(np.hypot(*plane.T) < reach)
+    x, y = tan_project(*wcs.pixel_to_sky(field.sources.x, field.sources.y), *crval)
+    i, j = mutual_nearest(3600.0 * x, 3600.0 * y, KDTree(plane[near]), radius)
+    return _Pairs(i, near[j], plane[near[j]])
 
 
 def _moved_arcsec(a: TpvWcs, b: TpvWcs, field: CcdField) -> float:
@@ -191,10 +224,10 @@ def _moved_arcsec(a: TpvWcs, b: TpvWcs, field: CcdField) -> float:
     return 3600.0 * float(np.hypot(xi - xi0, eta - eta0).max())
 
 
-def _residuals(field: CcdField, stars: Stars, wcs: TpvWcs, i: Index, j: Index) -> Floats:
-    ra, dec = wcs.pixel_to_sky(field.sources.x[i], field.sources.y[i])
-    d_ra = np.mod(stars.ra_deg[j] - ra + 180.0, 360.0) - 180.0
-    return np.column_stack((d_ra * np.cos(np.radians(dec)), stars.dec_deg[j] - dec)) * 3600.0
+def _residuals(field: CcdField, stars: Stars, wcs: TpvWcs, pairs: _Pairs) -> Floats:
+    ra, dec = wcs.pixel_to_sky(field.sources.x[pairs.source], field.sources.y[pairs.source])
+    d_ra = np.mod(stars.ra_deg[pairs.star] - ra + 180.0, 360.0) - 180.0
+    return np.column_stack((d_ra * np.cos(np.radians(dec)), stars.dec_deg[pairs.star] - dec)) * 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,7 @@ def solve_frame(
 
     Raises:
         NoMatch: with the numbers, when sources and stars do not fit together.
+
     """
     before = field_centre(fields)
     if rigid:

@@ -47,7 +47,9 @@ def solve_image(
         frame=frame,
         residuals=residual_statistics(frame.ccds),
         zero_point=matched_zero_point(fields, frame, stars, band, exposure_time_s) if band else None,
-        distortion_degree=max(1, *(ccd.degree for ccd in frame.ccds)) if len(frame.ccds) > 1 else frame.ccds[0].degree,
+        distortion_degree=max(1, *(ccd.degree for ccd in frame.ccds))
+        if len(frame.ccds) > 1
+        else frame.ccds[0].degree,
         pixel_scale_arcsec=float(np.median([c.wcs.pixel_scale_arcsec for c in frame.ccds])),
         rotation_deg=middle.rotation_deg,
     )

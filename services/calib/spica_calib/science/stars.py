@@ -42,6 +42,11 @@ class Stars:
     def __len__(self) -> int:
         return len(self.ra_deg)
 
+    @property
+    def error_arcsec(self) -> Floats:
+        """Standard errors for fits: 20 mas where the catalogue does not say."""
+        return np.where(np.isfinite(self.error_mas), self.error_mas, 20.0) / 1000.0
+
     def take(self, index: NDArray[np.intp] | Bools) -> Stars:
         """Keep the stars of this index or mask."""
         return Stars(

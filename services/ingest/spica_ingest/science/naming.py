@@ -13,7 +13,7 @@ MAX_LENGTH = 120
 
 def safe(text: str, *, default: str = "unknown") -> str:
     """`text` as one path segment: other characters become `_`; never empty, hidden or `..`."""
-    cleaned = _UNSAFE.sub("_", text.strip()).strip("_").lstrip(".-")[:MAX_LENGTH].rstrip(".")
+    cleaned = _UNSAFE.sub("_", text.strip()).lstrip("._-")[:MAX_LENGTH].rstrip("._")
     return cleaned or default
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from astropy.io import fits
 from spica_imaging.frame import ccd_name, is_sky
 from spica_imaging.profiles import Profile, profile_for
 
@@ -196,7 +195,7 @@ def _missing_names(ccds: list[HduFacts]) -> list[Finding]:
             hdu=first.index,
             keyword="EXTNAME",
             found=names[ccds.index(first)] or "nothing",
-            expected=ccd_name(fits.Header(), first.index),
+            expected=ccd_name({}, first.index),
         )
     ]
 
@@ -306,11 +305,10 @@ def _records(ccds: list[HduFacts], geometry: Geometry) -> tuple[CcdRecord, ...]:
     records = []
     for ccd, place in zip(ccds, geometry.footprints, strict=True):
         ny, nx = ccd.shape
-        cards = fits.Header([(key, ccd.header[key]) for key in ("EXTNAME", "EXTVER") if key in ccd.header])
         records.append(
             CcdRecord(
                 hdu=ccd.index,
-                name=ccd_name(cards, ccd.index),
+                name=ccd_name(ccd.header, ccd.index),
                 shape=(ny, nx),
                 header=ccd.header,
                 footprint=place.corners if place else None,

@@ -28,7 +28,7 @@ def _excess(
 ) -> float:
     """By how many sigma the pixel is too sharp along one direction."""
     p, n1, n2 = data[j, i], data[j - dj, i - di], data[j + dj, i + di]
-    if not (n1 == n1 and n2 == n2):
+    if np.isnan(n1) or np.isnan(n2):
         return 0.0
     variance = (ratio * ratio + 0.5) * noise2
     variance += (ratio * ratio * p + 0.25 * (max(n1, 0.0) + max(n2, 0.0))) * inverse_gain
@@ -64,7 +64,7 @@ def _sharpness(
                 for di in range(-1, 2):
                     if dj != 0 or di != 0:
                         value = data[j + dj, i + di]
-                        around += value if value == value else 0.0
+                        around += 0.0 if np.isnan(value) else value
             mean_ratio = 0.5 * (ratio[0, 0] + ratio[0, 1])
             variance = (mean_ratio * mean_ratio + 0.125) * noise2 + mean_ratio * mean_ratio * p * inverse_gain
             best = max(best, (mean_ratio * p - 0.125 * around) / np.sqrt(variance))

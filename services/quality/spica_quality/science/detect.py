@@ -99,7 +99,9 @@ def measure_sources(
 
     Args:
         found: detections, n of them.
-        subtracted, level, rms: pixels above the background, background and noise, shape (ny, nx).
+        subtracted: pixels above the background, shape (ny, nx).
+        level: the background, same shape.
+        rms: its noise, same shape.
         flags: the flag map.
         bad: pixels that must not be used.
         shapes: adaptive moments of the same n sources.

@@ -15,7 +15,7 @@ from spica_quality.science import moments as mom
 from spica_quality.science.background import Background, estimate_background
 from spica_quality.science.cosmics import cosmic_mask
 from spica_quality.science.detect import Columns, Detections, find_sources, measure_sources
-from spica_quality.science.figures import NO_PSF, FrameFigures, Psf
+from spica_quality.science.figures import FrameFigures, Psf
 from spica_quality.science.masks import Bit, Flags
 from spica_quality.science.scout import NOTHING, Scout, scout
 from spica_quality.science.stars import measure_psf, select_stars
@@ -74,9 +74,7 @@ def measure(frame: Frame, options: Options = Options()) -> Measurement:
     bright, n_saturated = masks.saturated(frame.data, saturation)
     flags[bright & (flags == 0)] |= Bit.SATURATED
     n_pixels = int(np.count_nonzero((flags & Bit.OUTSIDE) == 0))
-    empty = FrameFigures(
-        0, NO_PSF, *([float("nan")] * 4), n_pixels, 0, n_saturated, 0, saturation, 0.0, blank=True
-    )
+    empty = FrameFigures(n_pixels, n_saturated, saturation)
     if np.count_nonzero(flags == 0) < max(64, 0.01 * n_pixels):
         return _nothing(frame, empty)
     clean = np.where(flags & masks.UNUSABLE, np.float32(0.0), frame.data)
@@ -93,7 +91,7 @@ def measure(frame: Frame, options: Options = Options()) -> Measurement:
         flags,
         frame,
         first,
-        replace(empty, saturation_adu=saturation, dip=first.dip, blank=False),
+        replace(empty, dip=first.dip, blank=False),
         options,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +30,30 @@ class Psf:
         return self.fwhm_px / self.sigma_px
 
 
-NO_PSF = Psf(0, *([float("nan")] * 6))
+NO_PSF = Psf(0, nan, nan, nan, nan, nan, nan)
 
 
 @dataclass(frozen=True, slots=True)
 class FrameFigures:
     """The figures of one CCD; NaN where something could not be measured. Lengths in px, fluxes in adu."""
 
-    n_sources: int
-    psf: Psf
-    background_adu: float
-    background_rms_adu: float
-    limiting_flux_adu: float
-    noise_correlation: float
-    """Noise in star-sized apertures over that of independent pixels: 1 raw, more where resampled."""
     n_pixels: int
     """Pixels in the data section."""
-    n_usable: int
     n_saturated: int
-    n_cosmic: int
     saturation_adu: float
-    dip: float
-    blank: bool
+    """The level from which pixels were taken as saturated."""
+    blank: bool = True
     """No spread at all in the pixels, or no pixel with a value."""
+    n_usable: int = 0
+    n_cosmic: int = 0
+    n_sources: int = 0
+    psf: Psf = NO_PSF
+    dip: float = 0.0
+    background_adu: float = nan
+    background_rms_adu: float = nan
+    limiting_flux_adu: float = nan
+    noise_correlation: float = nan
+    """Noise in star-sized apertures over that of independent pixels: 1 raw, more where resampled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,7 +195,7 @@ def _judge(name: RuleName, rule: Rule, figures: ImageFigures) -> Finding | None:
         return None
     limits, upward = _limits(rule, figures)
     sign = 1.0 if upward else -1.0
-    letter = next(
+    letter: Letter = next(
         (
             letter
             for letter, limit in zip(_LETTERS, limits, strict=False)

@@ -32,6 +32,8 @@ CUT_SIGMA = 4.0
 _MAX_RADIUS_PX = 80.0
 _MAX_ITERATIONS = 40
 _MIN_VARIANCE_PX2 = 0.09
+_MIN_WEIGHT_VARIANCE_PX2 = 0.7
+"""A narrower weight would see too few pixels: sums would depend on where in a pixel the source lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def ellipse(xx: Floats, yy: Floats, xy: Floats) -> tuple[Floats, Floats, Floats]
 
 
 @jit
-def _adaptive_one(
+def _adaptive_one(  # noqa: PLR0912, PLR0915 - one pass over the pixels, in one piece for the compiler
     data: Pixels,
     bad: Mask,
     labels: Labels,
@@ -87,12 +89,13 @@ def _adaptive_one(
     x_start, y_start = x, y
     flux, weight2 = 0.0, 0.0
     for _ in range(_MAX_ITERATIONS):
-        determinant = xx * yy - xy * xy
-        if not determinant > 0.0:
+        wxx, wyy = max(xx, _MIN_WEIGHT_VARIANCE_PX2), max(yy, _MIN_WEIGHT_VARIANCE_PX2)
+        determinant = wxx * wyy - xy * xy
+        if not (determinant > 0.0 and xx * yy > xy * xy):
             return x, y, xx, yy, xy, flux, weight2, False
-        ixx, iyy, ixy = yy / determinant, xx / determinant, -xy / determinant
-        rx = min(CUT_SIGMA * np.sqrt(xx), _MAX_RADIUS_PX)
-        ry = min(CUT_SIGMA * np.sqrt(yy), _MAX_RADIUS_PX)
+        ixx, iyy, ixy = wyy / determinant, wxx / determinant, -xy / determinant
+        rx = min(CUT_SIGMA * np.sqrt(wxx), _MAX_RADIUS_PX)
+        ry = min(CUT_SIGMA * np.sqrt(wyy), _MAX_RADIUS_PX)
         x_lo, x_hi = max(int(np.ceil(x - rx)), 0), min(int(np.floor(x + rx)), nx - 1)
         y_lo, y_hi = max(int(np.ceil(y - ry)), 0), min(int(np.floor(y + ry)), ny - 1)
         flux, weight2 = 0.0, 0.0
@@ -105,7 +108,7 @@ def _adaptive_one(
                 if rho2 > CUT_SIGMA * CUT_SIGMA or bad[j, i]:
                     continue
                 other = labels[j, i]
-                if other != 0 and other != label:
+                if other > 0 and other != label:
                     continue
                 w = np.exp(-0.5 * rho2)
                 weight2 += w * w
@@ -129,8 +132,8 @@ def _adaptive_one(
             p_det = pxx * pyy - pxy * pxy
             if p_det > 0.0 and pxx > 0.0:
                 txx, tyy, txy = pyy / p_det, pxx / p_det, -pxy / p_det
-                ratio = (txx * tyy - txy * txy) / determinant
-                if 0.2 < ratio < 5.0:
+                ratio = (txx * tyy - txy * txy) / (xx * yy - xy * xy)
+                if 0.1 < ratio < 10.0:
                     new_xx, new_yy, new_xy = txx, tyy, txy
         new_xx, new_yy = max(new_xx, _MIN_VARIANCE_PX2), max(new_yy, _MIN_VARIANCE_PX2)
         change = max(abs(new_xx - xx), abs(new_yy - yy), abs(new_xy - xy)) / (xx + yy)
@@ -176,8 +179,9 @@ def adaptive_moments(
         data: background-subtracted pixels, shape (ny, nx).
         bad: True where a pixel must not be used, shape (ny, nx).
         labels: segmentation map, 0 for sky; pixels of other sources are left out.
-        ids: label of each source, shape (n,); 0 uses sky pixels only besides, -1 no source's.
-        x, y: start positions, zero-based.
+        ids: label of each source, shape (n,).
+        x: start positions, zero-based, shape (n,).
+        y: the same along y.
         covariance: start values of xx, yy, xy in px².
         rms: noise per pixel at each source.
 
@@ -275,8 +279,10 @@ def windowed_positions(
     stays and the error is at least the window's width over the signal-to-noise ratio.
 
     Args:
-        data, bad: pixels and their mask, shape (ny, nx).
-        x, y: start positions, zero-based.
+        data: background-subtracted pixels, shape (ny, nx).
+        bad: True where a pixel must not be used, same shape.
+        x: start positions, zero-based, shape (n,).
+        y: the same along y.
         sigma: width of the window in px, shape (n,); source-extractor takes FLUX_RADIUS * 2 / 2.35.
         rms: noise per pixel at each source.
         gain: electrons per unit of `data`; 0 leaves the sources' photon noise out.
@@ -296,7 +302,8 @@ def windowed_positions(
         replace = lost | ~np.isfinite(result[:, column])
         result[replace, column] = np.fmax(np.nan_to_num(result[replace, column]), floor[replace])
     result[lost, 4] = 0.0
-    return Windowed(*result[:, :5].T.copy(), snr, converged)
+    x_out, y_out, error_xx, error_yy, error_xy = result[:, :5].T.copy()
+    return Windowed(x_out, y_out, error_xx, error_yy, error_xy, snr, converged)
 
 
 _BINS_PER_PX = 8

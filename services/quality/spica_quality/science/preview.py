@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from spica_imaging.stats import median_sigma
+from spica_imaging.wcs import TpvWcs, tan_project
 
 Pixels = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -59,6 +60,19 @@ def bin_pixels(subtracted: Pixels, usable: NDArray[np.bool_], factor: int) -> Pi
     counts = good.sum(axis=(1, 3), dtype=np.int32)
     sums = np.where(good, subtracted[cut].reshape(shape), np.float32(0.0)).sum(axis=(1, 3), dtype=np.float32)
     return np.divide(sums, counts, out=np.full((ny, nx), np.nan, np.float32), where=counts > 0)
+
+
+def plane_matrix(
+    wcs: TpvWcs, x0: int, y0: int, factor: int, small: Pixels, centre: tuple[float, float]
+) -> Floats:
+    """Linear map from binned pixels to the tangent plane at `centre`, shape (2, 3), degrees."""
+    ny, nx = small.shape
+    columns, rows = np.array([0.0, nx - 1.0, 0.0]), np.array([0.0, 0.0, ny - 1.0])
+    x = x0 + 0.5 + factor * (columns + 0.5)
+    y = y0 + 0.5 + factor * (rows + 0.5)
+    xi, eta = tan_project(*wcs.pixel_to_sky(x, y), *centre)
+    points = np.stack([columns, rows, np.ones(3)])
+    return np.asarray(np.stack([xi, eta]) @ np.linalg.inv(points))
 
 
 def draw_preview(panels: Sequence[Panel], caption: Caption, width_px: int = 900) -> bytes:

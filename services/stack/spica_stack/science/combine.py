@@ -70,15 +70,17 @@ class Combined:
 def seeing_shares(fwhm: NDArray[np.float64], base: float) -> NDArray[np.float32]:
     """Share of the local flux by which each layer may differ, from its seeing (any unit; NaN: not known).
 
-    A star's peak goes with 1 / FWHM²: a layer whose seeing differs from the median one may
-    differ by as much more.
+    A star's peak goes with 1 / FWHM²: a layer whose seeing differs from the median one may differ
+    by as much more. Of an even number, both middle ones are the median (with two layers, each is
+    compared with the other).
     """
-    if not np.any(np.isfinite(fwhm)):
+    known = np.sort(fwhm[np.isfinite(fwhm) & (fwhm > 0)])
+    if not len(known):
         return np.full(len(fwhm), base, dtype=np.float32)
-    with np.errstate(divide="ignore"):
-        peak = (np.nanmedian(fwhm) / fwhm) ** 2
-    extra = np.abs(np.nan_to_num(peak, nan=1.0, posinf=1.0) - 1.0)
-    return (base + extra).astype(np.float32)
+    own = np.where(np.isfinite(fwhm) & (fwhm > 0), fwhm, np.nan)
+    middle = known[[(len(known) - 1) // 2, len(known) // 2]]
+    extra = np.max(np.abs((middle[:, None] / own) ** 2 - 1.0), axis=0)
+    return (base + np.nan_to_num(extra, nan=0.0)).astype(np.float32)
 
 
 @kernel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from astropy.io import fits
 from spica_imaging.head import add_cards
@@ -58,6 +59,12 @@ def wcs_cards(grid: TanGrid) -> list[tuple[str, float | int | str | bool, str]]:
     ]
 
 
+def _text(keyword: str, value: str, comment: str) -> tuple[str, str, str]:
+    """A text card on one line: the value is cut at 68 characters, the comment goes where there is no room."""
+    kept = value[:68]
+    return keyword, kept, comment if max(len(kept), 8) + len(comment) <= 65 else ""
+
+
 def _structure(grid: TanGrid, bitpix: int) -> fits.Header:
     header = fits.Header()
     return add_cards(
@@ -80,10 +87,10 @@ def stack_header(grid: TanGrid, label: Label, total: Totals, *, bitpix: int, rol
     add_cards(
         header,
         [
-            ("DATE", label.date, "Time of the request (UTC)"),
-            ("OBJECT", label.object, "Target"),
-            ("INSTRUME", label.instrument, "Instrument of the inputs"),
-            ("FILTER", label.filter, "Filter of the inputs"),
+            _text("DATE", label.date, "Time of the request (UTC)"),
+            _text("OBJECT", label.object, "Target"),
+            _text("INSTRUME", label.instrument, "Instrument of the inputs"),
+            _text("FILTER", label.filter, "Filter of the inputs"),
             *wcs_cards(grid),
         ],
     )
@@ -92,27 +99,38 @@ def stack_header(grid: TanGrid, label: Label, total: Totals, *, bitpix: int, rol
             header, [("BUNIT", unit, "1 / variance per pixel" if role == "weight" else "Counts for 1 s")]
         )
     if total.mjd_obs is not None:
-        add_cards(header, [("MJD-OBS", round(total.mjd_obs, 8), "[d] Mean start of the inputs")])
+        start = datetime(1858, 11, 17, tzinfo=UTC) + timedelta(days=total.mjd_obs)
+        add_cards(
+            header,
+            [
+                (
+                    "DATE-OBS",
+                    start.isoformat(timespec="milliseconds").removesuffix("+00:00"),
+                    "Mean start (UTC)",
+                ),
+                ("MJD-OBS", round(total.mjd_obs, 8), "[d] Mean start of the inputs"),
+            ],
+        )
     add_cards(
         header,
         [
             ("EXPTIME", 1.0, "[s] Effective exposure time"),
             ("TEXPTIME", total.exposure_time_s, "[s] Sum of the inputs' exposure times"),
-            ("GAIN", float(f"{total.gain:.9g}"), "[e-/adu] Effective: photon variance is counts / GAIN"),
+            ("GAIN", float(f"{total.gain:.9g}"), "[e-/adu] Photon variance is counts / GAIN"),
             ("SATURATE", float(f"{total.saturation:.9g}"), "[adu] No input is saturated below this"),
-            ("PHOTZP", ZEROPOINT_MAG, "[mag] AB: mag = -2.5 log10(counts) + PHOTZP"),
+            ("PHOTZP", ZEROPOINT_MAG, "[mag] AB: mag = -2.5 log10(counts) + this"),
             ("MAGZEROP", ZEROPOINT_MAG, "[mag] The same, as SWarp and SCAMP call it"),
             ("PHOTSYS", "AB", "Magnitude system"),
             ("NCOMBINE", len(label.inputs), "Number of exposures"),
             ("COMBINET", COMBINE_TYPES[label.combine], "How they were combined"),
             ("RESAMPT1", "LANCZOS3", "Interpolation"),
             ("RESAMPT2", "LANCZOS3", "Interpolation"),
-            ("REFCAT", label.reference[:68], "Reference catalogue"),
-            ("STACKID", label.stack_id, "Identifier of this stack"),
-            ("REQUEST", label.request_id[:68], "Identifier of the request"),
+            _text("REFCAT", label.reference, "Reference catalogue"),
+            _text("STACKID", label.stack_id, "Identifier of this stack"),
+            _text("REQUEST", label.request_id, "Identifier of the request"),
             ("ROLE", role.upper(), "IMAGE, WEIGHT or EXPOSURES"),
             ("SOFTNAME", "Spica", "Made by"),
-            ("SOFTVERS", label.software, "Its version"),
+            _text("SOFTVERS", label.software, "Its version"),
         ],
     )
     for name in label.inputs:

@@ -69,8 +69,14 @@ def fill_unusable(data: Image, good: NDArray[np.bool_]) -> Image:
 
 
 def robust_sigma(values: NDArray[np.floating]) -> float:
-    """Standard deviation of Gaussian noise from the median absolute deviation."""
-    return float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))
+    """Standard deviation of Gaussian noise with stars in it: median absolute deviation, clipped at 3 sigma."""
+    kept = values
+    sigma = 0.0
+    for _ in range(4):
+        middle = np.median(kept)
+        sigma = float(MAD_TO_SIGMA * np.median(np.abs(kept - middle)))
+        kept = kept[np.abs(kept - middle) <= 3.0 * sigma]
+    return sigma
 
 
 def prepare_ccd(data: Image, weight: Image, mesh_px: int) -> PreparedCcd:

@@ -10,12 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from spica_stack.science._jit import kernel, parallel_kernel
 from spica_stack.science.grid import TanGrid, Wcs
-from spica_stack.science.lanczos import taps
+from spica_stack.science.lanczos import resample_rows
 
 Image = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -25,12 +23,6 @@ NODE_STEP = 32
 
 MAX_POSITION_ERROR_PX = 1e-3
 """Largest error of bilinear interpolation between nodes that is let pass."""
-
-TOLERATED_BAD_SHARE = np.float32(0.05)
-"""A sample this close (bilinear share) to an unusable pixel still counts; beyond it has no weight."""
-
-F_ZERO, F_ONE = np.float32(0.0), np.float32(1.0)
-ONE, TWO, THREE, FOUR, FIVE = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4), np.uint64(5)
 
 OVERSAMPLE_FROM = 1.5
 """Output pixels larger than this many input pixels are averages of several samples."""
@@ -152,132 +144,6 @@ def _position_error(
     return float(np.nanmax(errors, initial=0.0))
 
 
-@kernel
-def _row(data: Image, j: np.uint64, i: np.uint64, a: tuple[np.float32, ...]) -> np.float32:
-    """Six pixels of one row, weighted. Unsigned indices spare the compiler the wrap at negative ones."""
-    return (
-        a[0] * data[j, i]
-        + a[1] * data[j, i + ONE]
-        + a[2] * data[j, i + TWO]
-        + a[3] * data[j, i + THREE]
-        + a[4] * data[j, i + FOUR]
-        + a[5] * data[j, i + FIVE]
-    )
-
-
-@kernel
-def _sample(data: Image, weight: Image, x: float, y: float) -> tuple[np.float32, np.float32]:
-    """Lanczos-3 value and bilinear weight at one position; weight 0 where there is none to be had.
-
-    `data` must be finite everywhere. The whole 6×6 neighbourhood has to lie on the array.
-    """
-    ny, nx = data.shape
-    # Written so that NaN (beyond the far side of the sky) fails it too.
-    if not (x >= 2.0 and y >= 2.0 and x < nx - 3.0 and y < ny - 3.0):
-        return F_ZERO, F_ZERO
-    ix, iy = np.uint64(x), np.uint64(y)
-    fx, fy = np.float32(x - np.float64(ix)), np.float32(y - np.float64(iy))
-    gx, gy = F_ONE - fx, F_ONE - fy
-    w00, w01 = weight[iy, ix], weight[iy, ix + ONE]
-    w10, w11 = weight[iy + ONE, ix], weight[iy + ONE, ix + ONE]
-    total = gy * (gx * w00 + fx * w01) + fy * (gx * w10 + fx * w11)
-    if min(w00, w01, w10, w11) <= F_ZERO:
-        bad = F_ZERO
-        bad += gx * gy if w00 <= F_ZERO else F_ZERO
-        bad += fx * gy if w01 <= F_ZERO else F_ZERO
-        bad += gx * fy if w10 <= F_ZERO else F_ZERO
-        bad += fx * fy if w11 <= F_ZERO else F_ZERO
-        if bad > TOLERATED_BAD_SHARE:
-            return F_ZERO, F_ZERO
-        total /= F_ONE - bad
-    a, b = taps(fx), taps(fy)
-    j, i = iy - TWO, ix - TWO
-    value = (
-        b[0] * _row(data, j, i, a)
-        + b[1] * _row(data, j + ONE, i, a)
-        + b[2] * _row(data, j + TWO, i, a)
-        + b[3] * _row(data, j + THREE, i, a)
-        + b[4] * _row(data, j + FOUR, i, a)
-        + b[5] * _row(data, j + FIVE, i, a)
-    )
-    return value, total
-
-
-@kernel
-def _average(
-    data: Image, weight: Image, x: float, y: float, sides: tuple[float, float, float, float], n: int
-) -> tuple[np.float32, np.float32]:
-    """Mean of n × n samples spread evenly over an output pixel; weight 0 if one of them has none.
-
-    `sides`: dx/dcolumn, dy/dcolumn, dx/drow, dy/drow.
-    """
-    value_sum, weight_sum = F_ZERO, F_ZERO
-    for sub in range(n * n):
-        u, v = (sub % n + 0.5) / n - 0.5, (sub // n + 0.5) / n - 0.5
-        value, here = _sample(data, weight, x + u * sides[0] + v * sides[2], y + u * sides[1] + v * sides[3])
-        if here <= F_ZERO:
-            return F_ZERO, F_ZERO
-        value_sum += value
-        weight_sum += here
-    return value_sum / np.float32(n * n), weight_sum / np.float32(n * n)
-
-
-@parallel_kernel
-def _resample(
-    data: Image,
-    weight: Image,
-    nodes: Floats,
-    node_origin: tuple[int, int],
-    step: int,
-    flux_scale: float,
-    oversample: int,
-    tile_origin: tuple[int, int],
-    bounds: tuple[int, int, int, int],
-    out_value: Image,
-    out_weight: Image,
-) -> None:
-    """Write samples with weight into the tile. See `resample_into`. `nodes`: (3, n_y, n_x) x, y, scale."""
-    first_column, last_column, first_row, last_row = bounds
-    first_cell = (first_column - node_origin[0]) // step
-    last_cell = (last_column - 1 - node_origin[0]) // step
-    inverse_step = 1.0 / step
-    weight_factor = np.float32(1.0 / flux_scale)
-    for row in prange(first_row, last_row):
-        j = (row - node_origin[1]) // step
-        v = (row - node_origin[1] - j * step) * inverse_step
-        row_value, row_weight = out_value[row - tile_origin[1]], out_weight[row - tile_origin[1]]
-        for i in range(first_cell, last_cell + 1):
-            # Along a row within a cell everything is linear: a start and a slope.
-            x0 = (1.0 - v) * nodes[0, j, i] + v * nodes[0, j + 1, i]
-            y0 = (1.0 - v) * nodes[1, j, i] + v * nodes[1, j + 1, i]
-            s0 = (1.0 - v) * nodes[2, j, i] + v * nodes[2, j + 1, i]
-            x_slope = ((1.0 - v) * nodes[0, j, i + 1] + v * nodes[0, j + 1, i + 1] - x0) * inverse_step
-            y_slope = ((1.0 - v) * nodes[1, j, i + 1] + v * nodes[1, j + 1, i + 1] - y0) * inverse_step
-            s_slope = ((1.0 - v) * nodes[2, j, i + 1] + v * nodes[2, j + 1, i + 1] - s0) * inverse_step
-            sides = (
-                x_slope,
-                y_slope,
-                (nodes[0, j + 1, i] - nodes[0, j, i]) * inverse_step,
-                (nodes[1, j + 1, i] - nodes[1, j, i]) * inverse_step,
-            )
-            cell = node_origin[0] + i * step
-            for column in range(max(cell, first_column), min(cell + step, last_column)):
-                u = column - cell
-                x, y = x0 + u * x_slope, y0 + u * y_slope
-                if oversample == 1:
-                    value, here = _sample(data, weight, x, y)
-                else:
-                    value, here = _average(data, weight, x, y, sides, oversample)
-                if here > F_ZERO:
-                    scale = np.float32(s0 + u * s_slope)
-                    # Variance of the flux: scale² / area = flux_scale² × area, see `resample_into`.
-                    final = here * weight_factor / scale
-                    place = column - tile_origin[0]
-                    if final > row_weight[place]:
-                        row_value[place] = value * scale
-                        row_weight[place] = final
-
-
 def resample_into(
     data: Image,
     weight: Image,
@@ -309,7 +175,7 @@ def resample_into(
     )
     if bounds[1] <= bounds[0] or bounds[3] <= bounds[2]:
         return
-    _resample(
+    resample_rows(
         data, weight, mesh.nodes, (mesh.x0, mesh.y0), mesh.step, flux_scale,
         mesh.oversample, tile_origin, bounds, out_value, out_weight,
     )  # fmt: skip
