@@ -46,17 +46,19 @@ class Store:
 
     async def inputs(self, stack_id: str) -> tuple[Input, ...]:
         """Its members, in their order."""
-        return tuple(Input(**row) for row in await queries.inputs(self._pool, stack_id=stack_id))
+        return tuple([Input(**row) async for row in queries.inputs(self._pool, stack_id=stack_id)])
 
     async def left_out(self, stack_id: str) -> tuple[LeftOut, ...]:
         """Candidates that are not members."""
-        return tuple(LeftOut(**row) for row in await queries.left_out(self._pool, stack_id=stack_id))
+        return tuple([LeftOut(**row) async for row in queries.left_out(self._pool, stack_id=stack_id)])
 
     async def steps(self, stack_id: str) -> tuple[Step, ...]:
         """Activities that led to the stack."""
-        rows = await queries.steps(self._pool, stack_id=stack_id)
         return tuple(
-            Step(**{**row, "configuration": json.dumps(row["configuration"], sort_keys=True)}) for row in rows
+            [
+                Step(**{**row, "configuration": json.dumps(row["configuration"], sort_keys=True)})
+                async for row in queries.steps(self._pool, stack_id=stack_id)
+            ]
         )
 
 

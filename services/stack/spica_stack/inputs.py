@@ -156,7 +156,8 @@ class Spool:
         path = self._scratch / f"{self._count:06d}.npy"
         self._count += 1
         np.save(path, array)
-        mapped: Image = np.load(path, mmap_mode="r")
+        # Copy on write: to the kernels a mapped array is then of the same type as one in memory.
+        mapped: Image = np.load(path, mmap_mode="c")
         return mapped
 
     def __enter__(self) -> Spool:

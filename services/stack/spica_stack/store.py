@@ -88,7 +88,7 @@ class Store:
 
     async def candidates(self, rules: Rules) -> list[CandidateFiles]:
         """Images among which the rules choose."""
-        rows = await queries.candidates(
+        rows = queries.candidates(
             self._pool,
             batch=rules.batch,
             run=rules.run,
@@ -98,13 +98,13 @@ class Store:
         )
         return [
             CandidateFiles(Candidate(**{name: row[name] for name in _CANDIDATE_FIELDS}), row["header_path"])
-            for row in rows
+            async for row in rows
         ]
 
     async def ccds_of(self, image_ids: Sequence[str]) -> dict[str, list[CcdSize]]:
         """Sizes of the CCDs of each image."""
         found: dict[str, list[CcdSize]] = {image_id: [] for image_id in image_ids}
-        for row in await queries.ccds_of(self._pool, image_ids=list(image_ids)):
+        async for row in queries.ccds_of(self._pool, image_ids=list(image_ids)):
             found[row["image_id"]].append(CcdSize(row["name"], row["naxis1"], row["naxis2"]))
         return found
 
@@ -118,12 +118,11 @@ class Store:
 
     async def members(self, stack_id: str) -> list[MemberRow]:
         """Its members in their order."""
-        return [_member(row) for row in await queries.members(self._pool, stack_id=stack_id)]
+        return [_member(row) async for row in queries.members(self._pool, stack_id=stack_id)]
 
     async def products_at(self, paths: Sequence[str]) -> tuple[Product, ...]:
         """What the store knows of these files; unknown ones are left out."""
-        rows = await queries.products_at(self._pool, paths=list(paths))
-        return tuple(Product(**row) for row in rows)
+        return tuple([Product(**row) async for row in queries.products_at(self._pool, paths=list(paths))])
 
 
 async def insert_stack(

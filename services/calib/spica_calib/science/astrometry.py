@@ -24,8 +24,6 @@ _WORTH = 0.97
 """A higher degree must predict left-out stars better by this factor."""
 _WIDE_PX, _WIDE_ROUNDS = 4.0, 4
 _MAX_ROUNDS = 12
-_MAX_CORNER_LEVERAGE = 1.0
-"""At the corners the model's error must stay below that of one star's position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +41,10 @@ class PolynomialFit:
         )
 
     @property
-    def corner_leverage(self) -> float:
-        """Largest standard error of the model at the corners, over that of a typical point."""
+    def corner_error(self) -> float:
+        """Largest standard error of the model at the corners, in the targets' unit."""
         u, v = np.array([-1.0, -1.0, 1.0, 1.0]), np.array([-1.0, 1.0, -1.0, 1.0])
-        return float(self.fit.model_error(design(u, v, self.degree)).max()) / self.fit.sigma
+        return float(self.fit.model_error(design(u, v, self.degree)).max())
 
 
 def fit_polynomial(u: Floats, v: Floats, targets: Floats, error: Floats, degree: int) -> PolynomialFit:
@@ -55,13 +53,16 @@ def fit_polynomial(u: Floats, v: Floats, targets: Floats, error: Floats, degree:
 
 
 def candidates(u: Floats, v: Floats, targets: Floats, error: Floats, max_degree: int) -> list[PolynomialFit]:
-    """Fits of degree 1 and up that so many points can bear: two per term, and held at the corners."""
+    """Fits of degree 1 and up that the points can bear: two per term, and spread enough to hold the corners.
+
+    There a higher degree must be surer of itself than the lower one is of a star anywhere.
+    """
     fits = [fit_polynomial(u, v, targets, error, 1)]
     for degree in range(2, max_degree + 1):
         if len(u) < 2 * len(terms(degree)) + 2:
             break
         fit = fit_polynomial(u, v, targets, error, degree)
-        if fit.corner_leverage <= _MAX_CORNER_LEVERAGE:
+        if fit.corner_error <= fits[-1].fit.scatter:
             fits.append(fit)
     return fits
 
