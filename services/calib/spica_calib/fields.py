@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from astropy.io import fits
@@ -12,7 +12,7 @@ from spica_imaging.wcs import TpvWcs, WcsError
 
 from spica_calib.errors import CalibrationFailed
 from spica_calib.science.frame import pointing_wcs
-from spica_calib.science.sources import sources_from_columns
+from spica_calib.science.sources import flux_outside, sources_from_columns
 from spica_calib.science.stars import CcdField
 
 
@@ -41,15 +41,25 @@ def assumed_scale(profile: Profile, header: fits.Header) -> float:
     return scale
 
 
+def _aperture_loss(header: fits.Header, beta: float | None) -> float:
+    """Share of a star's flux outside of FLUX_APER, from what the quality service noted."""
+    diameter, fwhm = header.get("APERDIAM"), header.get("PSF_FWHM")
+    if not diameter or not fwhm or beta is None:
+        return 0.0
+    return flux_outside(float(diameter) / 2.0, float(fwhm), beta)
+
+
 def fields_of(
     tables: list[LdacTable],
     profile: Profile,
     names: Sequence[str],
+    psf_beta: Mapping[str, float],
     wcs: Sequence[TpvWcs] | None,
     pointing: tuple[float, float] | None,
 ) -> list[CcdField]:
     """One field per CCD, with WCS as given, or from the pointing, or from each CCD's own header.
 
+    `psf_beta`: exponent of the Moffat profile of stars by CCD name, where it was measured.
     Only usable sources are kept. Raises `CalibrationFailed`: `bad_catalogue`, `bad_wcs`.
     """
     if len(tables) != len(names) or (wcs is not None and len(wcs) != len(names)):
@@ -63,7 +73,7 @@ def fields_of(
         header = table.header
         nx, ny = int(header.get("NAXIS1", 0)), int(header.get("NAXIS2", 0))
         try:
-            sources = sources_from_columns(table.columns)
+            sources = sources_from_columns(table.columns, _aperture_loss(header, psf_beta.get(names[number])))
         except KeyError as error:
             raise CalibrationFailed("bad_catalogue", f"The catalogue lacks {error}.") from error
         try:

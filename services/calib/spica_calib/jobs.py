@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class ImageJob:
     pointing: tuple[float, float]
     has_wcs: bool
     ccd_names: tuple[str, ...]
+    psf_beta: Mapping[str, float]
+    """Exponent of the Moffat profile of stars, by CCD."""
     catalogue: Path
     reference: ReferenceFile
     limits: Limits
@@ -123,7 +126,12 @@ def calibrate_image(job: ImageJob) -> ImageResult:
     """
     profile = profile_named(job.profile, job.profiles_folder)
     fields = fields_of(
-        read_catalogue(job.catalogue), profile, job.ccd_names, None, None if job.has_wcs else job.pointing
+        read_catalogue(job.catalogue),
+        profile,
+        job.ccd_names,
+        job.psf_beta,
+        None,
+        None if job.has_wcs else job.pointing,
     )
     prior = prior_of(profile, fields, rigid=job.has_wcs)
     epoch = julian_year(job.mjd_obs) if job.mjd_obs is not None else None

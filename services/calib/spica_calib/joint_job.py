@@ -32,6 +32,7 @@ class MemberJob:
     exposure_time_s: float
     mjd_obs: float | None
     header: Mapping[str, Any]
+    psf_beta: Mapping[str, float]
     catalogue: Path
     own_head: Path
     own_zeropoint_mag: float | None
@@ -72,7 +73,9 @@ def _context(profile: Profile, header: Mapping[str, Any]) -> str:
 
 def _exposure(member: MemberJob, profile: Profile) -> tuple[Exposure, list[str]]:
     names = read_head_names(member.own_head)
-    fields = fields_of(read_catalogue(member.catalogue), profile, names, read_wcs(member.own_head), None)
+    fields = fields_of(
+        read_catalogue(member.catalogue), profile, names, member.psf_beta, read_wcs(member.own_head), None
+    )
     return (
         Exposure(
             _context(profile, member.header),

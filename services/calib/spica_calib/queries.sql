@@ -7,6 +7,10 @@ FROM images WHERE image_id = :image_id;
 -- CCDs of an image in the order of its HDUs.
 SELECT name, naxis1, naxis2 FROM ccds WHERE image_id = :image_id ORDER BY hdu;
 
+-- name: per_ccd(measurement_id)$
+-- What was measured on each CCD.
+SELECT per_ccd FROM measurements WHERE measurement_id = :measurement_id;
+
 -- name: solution_exists(solution_id)$
 -- Whether this solution was found before.
 SELECT EXISTS (SELECT 1 FROM solutions WHERE solution_id = :solution_id);
@@ -29,7 +33,7 @@ SELECT state FROM stacks WHERE stack_id = :stack_id;
 -- that solution stands on (that of the measurement it names).
 SELECT i.image_id, i.name, i.profile, i.filter, i.exposure_time_s, i.mjd_obs, i.header,
        s.solution_id, s.header_path, s.zeropoint_mag, s.quality,
-       m.catalogue_path, m.metrics
+       m.catalogue_path, m.metrics, m.per_ccd
 FROM stack_members sm
 JOIN images i USING (image_id)
 LEFT JOIN solutions s ON s.solution_id = sm.solution_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class MemberRecord:
     exposure_time_s: float
     mjd_obs: float | None
     header: Mapping[str, Any]
+    psf_beta: Mapping[str, float]
     header_path: str
     catalogue_path: str
     zeropoint_mag: float | None
@@ -69,6 +70,17 @@ async def image(pool: Pool, image_id: str) -> ImageRecord:
     )
 
 
+def _betas(per_ccd: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Exponents of the Moffat profiles of stars, by CCD; those that were not measured are left out."""
+    return {str(row["name"]): float(row["moffat_beta"]) for row in per_ccd if row.get("moffat_beta")}
+
+
+async def psf_betas(pool: Pool, measurement_id: str) -> dict[str, float]:
+    """Exponents of the Moffat profiles of stars in one measurement, by CCD."""
+    per_ccd: list[dict[str, Any]] | None = await queries.per_ccd(pool, measurement_id=measurement_id)
+    return _betas(per_ccd or [])
+
+
 async def members(pool: Pool, stack_id: str) -> list[MemberRecord]:
     """Selected members of a stack, in order. Raises `CalibrationFailed` (`no_solution`) if one is not solved."""
     found = []
@@ -86,6 +98,7 @@ async def members(pool: Pool, stack_id: str) -> list[MemberRecord]:
                 row["exposure_time_s"],
                 row["mjd_obs"],
                 row["header"],
+                _betas(row["per_ccd"]),
                 row["header_path"],
                 row["catalogue_path"],
                 row["zeropoint_mag"],

@@ -38,6 +38,11 @@ class NightInTheMaking:
         """Reference catalogue of its stars, there before the first file."""
         return self.folder / "reference.parquet"
 
+    @property
+    def expected(self) -> int:
+        """How many files there will be."""
+        return len(self.night.frames) if self.night else _N_FRAMES
+
     async def begin(self) -> None:
         """Start drawing; returns when the reference catalogue is there."""
         from spica_simulator.truth import load_night
@@ -50,7 +55,8 @@ class NightInTheMaking:
             return
         self.reference.unlink(missing_ok=True)
         threading.Thread(target=self._draw, name="night", daemon=True).start()
-        while not self.reference.exists() and self._files.empty():
+        # Another thread writes it: there is nothing to be woken by.
+        while not self.reference.exists() and self._files.empty():  # noqa: ASYNC110
             await asyncio.sleep(_PATIENCE_S)
 
     async def files(self) -> AsyncIterator[Path]:
@@ -88,13 +94,15 @@ async def run_demo(home: Path | None, *, timeout_s: float, as_json: bool) -> boo
         console.print(f"Live page: {supervisor.console_url}\n")
         async with reach(supervisor.settings) as spica:
             result = await send_through(
-                spica, night.files(), expected=_N_FRAMES, batch=BATCH, name="demo", timeout_s=timeout_s
+                spica, night.files(), expected=night.expected, batch=BATCH, name="demo", timeout_s=timeout_s
             )
-            data = spica.data
         assert night.night is not None
-        verdict = await asyncio.to_thread(truth.verdict, result, night.night, data.root)
+        verdict = await asyncio.to_thread(truth.verdict, result, night.night, spica.data.root)
+    figures = settings.home.absolute() / "demo.json"
+    await asyncio.to_thread(output.write_json, figures, verdict)
     if as_json:
         output.print_json(verdict)
     else:
         report.print_demo(verdict)
+        output.console().print(f"Figures: {figures}")
     return bool(verdict["agrees"])

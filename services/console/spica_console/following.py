@@ -25,7 +25,7 @@ IMAGE_ENDS = ("calibrated", "rejected", "failed")
 STACK_ENDS = ("exported", "failed")
 
 # Without news for this long, the store is asked whether anything is still to come.
-_QUIET_S = 2.0
+_QUIET_S = 1.0
 
 
 @dataclass

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+_PIPE_WIDTH = 200
 
 GRADE_STYLE = {"A": "bold green", "B": "green", "C": "yellow", "D": "red"}
 STATE_STYLE = {
@@ -33,7 +37,11 @@ def console(*, stderr: bool = False) -> Console:
     """Make a rich console. Progress goes to standard error, results to standard output."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    made = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        # Into a file or a pipe: no window's width to keep to.
+        made.width = _PIPE_WIDTH
+    return made
 
 
 def _plain(value: Any) -> Any:
@@ -50,6 +58,14 @@ def as_json(value: Any, *, indent: int | None = None) -> str:
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """Print JSON on standard output, at once, so that a pipe sees each line when it is there."""
     print(as_json(value, indent=indent), flush=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people and programs, whole or not at all."""
+    from spica_runtime.storage import whole_file
+
+    with whole_file(path) as part:
+        part.write_text(as_json(value, indent=2) + "\n")
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:

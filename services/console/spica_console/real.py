@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from spica_runtime.errors import UsageError
-from spica_runtime.storage import whole_file
 
 from spica_console import output, report, running, submitting
 from spica_console.campaign import ImageFacts, Result, StackFacts, send_through
@@ -42,18 +41,13 @@ async def run_real(
             )
     summary = summarise(result)
     target = settings.home / "summary.json"
-    await asyncio.to_thread(_write, target, summary)
+    await asyncio.to_thread(output.write_json, target, summary)
     if as_json:
         output.print_json(summary)
     else:
         report.print_real(summary)
         output.console().print(f"Figures: {target}")
     return bool(summary["exported"])
-
-
-def _write(path: Path, summary: dict[str, Any]) -> None:
-    with whole_file(path) as part:
-        part.write_text(output.as_json(summary, indent=2) + "\n")
 
 
 def summarise(result: Result) -> dict[str, Any]:

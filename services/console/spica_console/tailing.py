@@ -172,6 +172,11 @@ async def events(
                         return
             finally:
                 await subscription.unsubscribe()
+        except nats.js.errors.NotFoundError:
+            # Nothing of Spica's there yet is for the caller to say; a stream that was lost comes back.
+            if last is None:
+                raise
+            await asyncio.sleep(_RETRY_S)
         except nats.js.errors.BadRequestError as error:
             raise UsageError("bad_subject", f"NATS does not take {', '.join(wanted)}: {error}") from error
         except (nats.js.errors.Error, nats.errors.Error, OSError):

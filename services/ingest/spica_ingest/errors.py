@@ -8,6 +8,7 @@ Content that is not good is a result (`image.rejected`), not an error. These are
     file_in_the_way     Retriable     both names it could have hold other content
     not_a_file          NotRetriable  a folder, a pipe
     unsupported_uri     NotRetriable  neither an absolute path nor a file:// URL
+    watch_in_data       UsageError    the watched folder and the data folder lie in each other
     disk_full           Unavailable   waits, without counting as an attempt
 """
 

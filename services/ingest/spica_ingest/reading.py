@@ -56,8 +56,13 @@ def read_facts(path: Path, limits: Limits) -> FileFacts:
     """
     scan = _Scan()
     try:
-        with _open_stream(path) as stream:
-            _scan(stream, limits, scan)
+        with _open_stream(path) as (stream, packed):
+            try:
+                _scan(stream, limits, scan)
+            except Fault as fault:
+                scan.faults.append(fault.finding)
+            if packed:
+                _drain(stream, limits.max_bytes)
     except Fault as fault:
         scan.faults.append(fault.finding)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -83,8 +88,15 @@ def _damaged_compression(error: Exception) -> Finding:
     )
 
 
+def _drain(stream: BinaryIO, max_bytes: int) -> None:
+    """Read on to the end: only there do gzip and bzip2 compare their own checksums."""
+    while max_bytes > 0 and (chunk := stream.read(_CHUNK)):
+        max_bytes -= len(chunk)
+
+
 @contextmanager
-def _open_stream(path: Path) -> Iterator[BinaryIO]:
+def _open_stream(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
+    """Uncompressed bytes of a file, and whether it was compressed as a whole."""
     with path.open("rb") as raw:
         start = raw.read(10)
         raw.seek(0)
@@ -92,10 +104,10 @@ def _open_stream(path: Path) -> Iterator[BinaryIO]:
             raise Fault(Finding("empty_file", "The file is empty.", found="0 bytes", expected="a FITS file"))
         if start.startswith(b"\x1f\x8b"):
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield cast(BinaryIO, unpacked)
+                yield cast(BinaryIO, unpacked), True
         elif start.startswith(b"BZh"):
             with bz2.BZ2File(raw) as unpacked_bz2:
-                yield cast(BinaryIO, unpacked_bz2)
+                yield cast(BinaryIO, unpacked_bz2), True
         elif start.startswith((b"\x1f\x9d", b"PK\x03\x04", b"\xfd7zXZ", b"(\xb5/\xfd")):
             raise Fault(
                 Finding(
@@ -106,7 +118,7 @@ def _open_stream(path: Path) -> Iterator[BinaryIO]:
                 )
             )
         else:
-            yield cast(BinaryIO, raw)
+            yield cast(BinaryIO, raw), False
 
 
 def _scan(stream: BinaryIO, limits: Limits, scan: _Scan) -> None:

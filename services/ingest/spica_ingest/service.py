@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
+from spica_runtime.errors import UsageError
 from spica_runtime.service import Platform, Service
+from spica_runtime.storage import DataFolder
 
 from spica_ingest.filing import sweep_staging
 from spica_ingest.handlers import Handlers
@@ -15,6 +18,18 @@ from spica_ingest.store import FolderLedger
 from spica_ingest.watch import FolderWatcher
 
 SWEEP_EVERY_S = 3600.0
+
+
+def apart_from_data(watched: Path, data: DataFolder) -> Path:
+    """Refuse to watch what ingest itself writes to: every file filed away would arrive again."""
+    folder, root = watched.resolve(), data.root.resolve()
+    if folder.is_relative_to(root) or root.is_relative_to(folder):
+        raise UsageError(
+            "watch_in_data",
+            f"SPICA_INGEST_WATCH ({watched}) and the data folder ({data.root}) lie in each other: "
+            "watch a folder of its own.",
+        )
+    return watched
 
 
 def compose(platform: Platform[IngestSettings]) -> Service:
@@ -36,7 +51,7 @@ def compose(platform: Platform[IngestSettings]) -> Service:
     background = [sweep]
     if settings.watch is not None:
         watcher = FolderWatcher(
-            settings.watch,
+            apart_from_data(settings.watch, platform.data),
             FolderLedger(platform.pool),
             poll_s=settings.watch_poll_s,
             settle_s=settings.watch_settle_s,

@@ -91,6 +91,24 @@ def head_does_not_fit(path: Path, blocks: int, ccds: int) -> NotRetriable:
     )
 
 
+def weight_does_not_fit(
+    path: Path, ccd: str, found: tuple[int, ...], expected: tuple[int, ...]
+) -> NotRetriable:
+    """A weight map has another size than its image."""
+    return NotRetriable(
+        "weight_does_not_fit",
+        f"{path.name}[{ccd}] has pixels of shape {found}, its image {expected}.",
+    )
+
+
+def unknown_profile(name: str, known: Collection[str]) -> NotRetriable:
+    """A member was taken in with an instrument profile that is not here."""
+    return NotRetriable(
+        "unknown_profile",
+        f"There is no instrument profile {name!r} here; there are {', '.join(sorted(known))} (see SPICA_PROFILES).",
+    )
+
+
 def unknown_stack(stack_id: str) -> NotRetriable:
     """An event names a stack that the store does not know."""
     return NotRetriable("unknown_stack", f"The store knows no stack {stack_id}: it was not planned here.")

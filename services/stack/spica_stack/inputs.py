@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
-from spica_imaging.frame import Ccd, ccd_name, is_image, iter_ccds
+from spica_imaging.frame import Ccd, ccd_name, is_image, iter_ccds, merged_header
 from spica_imaging.head import parse_head
 from spica_imaging.profiles import Profile
 from spica_imaging.wcs import TpvWcs, WcsError
 
-from spica_stack.errors import head_does_not_fit, input_unreadable
+from spica_stack.errors import head_does_not_fit, input_unreadable, weight_does_not_fit
 
 Image = NDArray[np.float32]
 
@@ -73,10 +74,15 @@ def wcs_of(head: fits.Header, path: Path) -> TpvWcs:
         raise input_unreadable(path, error) from error
 
 
-def _weights(path: Path) -> dict[str, int]:
-    """CCD name -> index of the HDU in the weight map."""
-    with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
-        return {ccd_name(hdu.header, index): index for index, hdu in enumerate(hdus) if is_image(hdu)}
+@contextmanager
+def _opened(path: Path) -> Iterator[fits.HDUList]:
+    """Open a FITS file; one that cannot be opened is told by its own name."""
+    try:
+        hdus = fits.open(path, memmap=False, lazy_load_hdus=True)
+    except OSError as error:
+        raise input_unreadable(path, error) from error
+    with hdus:
+        yield hdus
 
 
 def read_member(
@@ -84,39 +90,36 @@ def read_member(
 ) -> Iterator[tuple[str, SolvedCcd | None]]:
     """Read one exposure CCD by CCD: name, and the CCD, or None where it has no solution or no weight.
 
-    Raises `NotRetriable` (`input_unreadable`) for files that cannot be read.
+    Raises `NotRetriable` (`input_unreadable`, `header_does_not_fit`) for files that cannot be used.
     """
+    heads = read_head(head)
     try:
-        heads = read_head(head)
-        places = _weights(weight)
-        with fits.open(image, memmap=False, lazy_load_hdus=True) as hdus:
-            names = [
-                ccd_name(_merged_name(hdus, index), index)
-                for index in range(len(hdus))
-                if is_image(hdus[index])
-            ]
+        with _opened(image) as hdus:
+            names = [_name(hdus, index) for index in range(len(hdus)) if is_image(hdus[index])]
         blocks = dict(zip(names, head_for(heads, names, head), strict=True))
-        with fits.open(weight, memmap=False, lazy_load_hdus=True) as weights:
+        with _opened(weight) as weights:
+            places = {
+                ccd_name(hdu.header, index): index for index, hdu in enumerate(weights) if is_image(hdu)
+            }
             for order, ccd in enumerate(iter_ccds(image, profile)):
-                block = blocks.get(ccd.name)
                 place = places.get(ccd.name)
                 if place is None and len(places) == len(names):
                     place = list(places.values())[order]
+                block = blocks.get(ccd.name)
                 if block is None or place is None:
                     yield ccd.name, None
                     continue
-                yield ccd.name, _cut(ccd, weights[place].data, block, head)
+                pixels = weights[place].data
+                if pixels is None or pixels.shape != ccd.data.shape:
+                    raise weight_does_not_fit(weight, ccd.name, np.shape(pixels), ccd.data.shape)
+                yield ccd.name, _cut(ccd, pixels, block, head)
     except (OSError, TypeError) as error:
         raise input_unreadable(image, error) from error
 
 
-def _merged_name(hdus: fits.HDUList, index: int) -> fits.Header:
-    """Header that tells the CCD's name (see `iter_ccds`: an extension's cards over the primary's)."""
-    header = hdus[0].header.copy()
-    header.update(
-        {key: hdus[index].header[key] for key in ("EXTNAME", "EXTVER") if key in hdus[index].header}
-    )
-    return header
+def _name(hdus: fits.HDUList, index: int) -> str:
+    """Name of the CCD in one HDU (see `iter_ccds`: an extension's cards over the primary's)."""
+    return ccd_name(merged_header(hdus[0].header, hdus[index].header), index)
 
 
 def _cut(ccd: Ccd, weight: NDArray[Any], block: fits.Header, head: Path) -> SolvedCcd:

@@ -14,7 +14,7 @@ from spica_imaging.profiles import load_profiles
 from spica_proto.base import Product
 from spica_runtime.storage import DataFolder, whole_file
 
-from spica_stack.errors import no_joint_solution, no_overlap
+from spica_stack.errors import no_joint_solution, no_overlap, unknown_profile
 from spica_stack.fitsout import ImageWriter
 from spica_stack.inputs import CcdSize, SolvedCcd, Spool, head_for, read_head, read_member, wcs_of
 from spica_stack.science.coadd import Exposure, Member, coadd
@@ -153,7 +153,10 @@ def coadd_stack(order: CoaddOrder) -> CoaddResult:
 
 def _load(order: CoaddOrder, member: MemberFiles, spool: Spool) -> _Loaded:
     """Read and prepare one exposure; what cannot be used is left out, and said."""
-    profile = load_profiles(order.profiles)[member.profile]
+    profiles = load_profiles(order.profiles)
+    if member.profile not in profiles:
+        raise unknown_profile(member.profile, profiles)
+    profile = profiles[member.profile]
     part = _Loaded(Exposure(member.image.name, share=order.clipping.flux_share))
     for name, solved in read_member(member.image, profile, member.weight, member.head):
         where = f"{member.image.name}[{name}]"

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spica_ingest.errors import NotRetriable
 from spica_ingest.locating import source_path
 from spica_ingest.science import naming
+from spica_runtime.errors import NotRetriable
 
 
 @pytest.mark.parametrize(

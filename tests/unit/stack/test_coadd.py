@@ -153,6 +153,18 @@ def test_errors_name_the_file_and_the_reason(
         with pytest.raises(NotRetriable, match=text) as caught:
             coadd_stack(replace(order, members=(replace(order.members[0], **change),)))
         assert caught.value.code == "input_unreadable"
+    small = tmp_path / "small.weight.fits"
+    names = [size.name for size in exposures[0].sizes]
+    fits.HDUList([fits.PrimaryHDU(), *(fits.ImageHDU(np.ones((5, 5)), name=name) for name in names)]).writeto(
+        small
+    )
+    for change, code in (
+        ({"weight": small}, "weight_does_not_fit"),
+        ({"profile": "none"}, "unknown_profile"),
+    ):
+        with pytest.raises(NotRetriable) as caught:
+            coadd_stack(replace(order, members=(replace(order.members[0], **change),)))
+        assert caught.value.code == code
     elsewhere = replace(grid, ra_deg=30.0)
     with pytest.raises(NotRetriable) as caught:
         coadd_stack(replace(order, grid=elsewhere))

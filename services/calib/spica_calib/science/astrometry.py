@@ -23,6 +23,7 @@ from spica_calib.science.stars import CcdField, Floats, Stars
 _WORTH = 0.97
 """A higher degree must predict left-out stars better by this factor."""
 _WIDE_PX, _WIDE_ROUNDS = 4.0, 4
+"""Radius and number of the rounds that look for stars far from a linear guess."""
 _MAX_ROUNDS = 12
 
 
@@ -36,9 +37,8 @@ class PolynomialFit:
     @property
     def matrices(self) -> tuple[Floats, Floats]:
         """Coefficients as matrices c[i, j] of u**i v**j."""
-        return as_matrix(self.fit.solution[:, 0], self.degree), as_matrix(
-            self.fit.solution[:, 1], self.degree
-        )
+        xi, eta = self.fit.solution.T
+        return as_matrix(xi, self.degree), as_matrix(eta, self.degree)
 
     @property
     def corner_error(self) -> float:
@@ -190,8 +190,8 @@ def solve_ccd(
         )
         if settled:
             break
-        floor = wide if step < _WIDE_ROUNDS else pixel
-        radius = float(np.clip(5.0 * fit.fit.scatter, floor, max(radius, floor)))
+        floor = wide if fit.degree > 1 and step < _WIDE_ROUNDS else pixel
+        radius = float(np.clip(4.0 * fit.fit.scatter, floor, max(radius, floor)))
     return solution
 
 

@@ -182,6 +182,31 @@ def _own_guess(
     return moved_wcs(moved, found, centre), 1.5 * found.radius_arcsec
 
 
+def _match_each(
+    fields: Sequence[CcdField], stars: Stars, band: str | None, prior: Prior, limit_log10: float
+) -> tuple[list[PlaneMatch], list[tuple[TpvWcs, float]]]:
+    """Match every CCD by itself; what the richest one tells of rotation and scale narrows the search of the others."""
+    found: dict[int, tuple[PlaneMatch, TpvWcs]] = {}
+    turned: PlaneMatch | None = None
+    for number in sorted(range(len(fields)), key=lambda k: -len(fields[k].sources)):
+        field = fields[number]
+        priors = [prior]
+        if turned is not None:
+            cd = turned.matrix @ np.array(field.wcs.cd)
+            field = replace(
+                field,
+                wcs=replace(
+                    field.wcs, cd=((float(cd[0, 0]), float(cd[0, 1])), (float(cd[1, 0]), float(cd[1, 1])))
+                ),
+            )
+            priors.insert(0, replace(prior, rotation_deg=0.5, scale=0.005, mirrored=(False,)))
+        one = match([field], stars, band, priors, limit_log10, field.wcs.crval)
+        found[number] = one, moved_wcs(field, one, field.wcs.crval)
+        turned = turned or one
+    ordered = [found[number] for number in range(len(fields))]
+    return [one for one, _ in ordered], [(wcs, 1.5 * one.radius_arcsec) for one, wcs in ordered]
+
+
 def solve_frame(
     fields: Sequence[CcdField],
     stars: Stars,
@@ -213,11 +238,7 @@ def solve_frame(
         matches = [found]
         starts = [_own_guess(f, stars, band, moved_wcs(f, found, before), limit_log10) for f in fields]
     else:
-        matches = [match([f], stars, band, (prior,), limit_log10, f.wcs.crval) for f in fields]
-        starts = [
-            (moved_wcs(f, found, f.wcs.crval), 1.5 * found.radius_arcsec)
-            for f, found in zip(fields, matches, strict=True)
-        ]
+        matches, starts = _match_each(fields, stars, band, prior, limit_log10)
     solutions = tuple(
         _solve_one(f, stars, guess, radius, max_degree)
         for f, (guess, radius) in zip(fields, starts, strict=True)

@@ -47,9 +47,7 @@ def solve_image(
         frame=frame,
         residuals=residual_statistics(frame.ccds),
         zero_point=matched_zero_point(fields, frame, stars, band, exposure_time_s) if band else None,
-        distortion_degree=max(1, *(ccd.degree for ccd in frame.ccds))
-        if len(frame.ccds) > 1
-        else frame.ccds[0].degree,
+        distortion_degree=max([1, *(ccd.degree for ccd in frame.ccds)]),
         pixel_scale_arcsec=float(np.median([c.wcs.pixel_scale_arcsec for c in frame.ccds])),
         rotation_deg=middle.rotation_deg,
     )
@@ -64,8 +62,8 @@ def matched_zero_point(
         kept = ccd.weight > 0
         source, star = ccd.source[kept], ccd.star[kept]
         mags.append(stars.mags[band][star])
-        fluxes.append(field.sources.flux_adu[source])
-        errors.append(field.sources.flux_error_adu[source])
+        fluxes.append(field.sources.star_flux_adu[source])
+        errors.append(field.sources.star_flux_error_adu[source])
         clean.append(field.sources.clean[source])
     return zero_point(
         band,

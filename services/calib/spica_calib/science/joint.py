@@ -307,9 +307,9 @@ def _as_wcs(state: _Joint) -> tuple[tuple[TpvWcs, ...], ...]:
 
 def _fluxes(state: _Joint, group: Ints, groups: Groups) -> FluxSolution:
     """Zero points on one scale, from clean sources that several exposures see."""
-    flux = np.concatenate([u.field.sources.flux_adu for u in state.units])
-    error = np.concatenate([u.field.sources.flux_error_adu for u in state.units])
-    clean = np.concatenate([u.field.sources.clean for u in state.units])
+    flux = np.concatenate([u.field.sources.star_flux_adu for u in state.units])
+    error = np.concatenate([u.field.sources.star_flux_error_adu for u in state.units])
+    clean = np.concatenate([u.field.sources.clean & u.field.sources.starlike for u in state.units])
     seconds = np.array([e.exposure_time_s for e in state.exposures])
     good = clean & groups.kept & (flux > _PHOTOMETRIC_SNR * error) & (error > 0)
     good &= np.bincount(group[good], minlength=len(groups.count))[group] >= 2

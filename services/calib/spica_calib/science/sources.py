@@ -45,11 +45,25 @@ def sharpest_star(size: Floats, snr: Floats) -> float:
     return 0.6 * float(np.percentile(bright, 25)) if len(bright) >= 10 else 0.0
 
 
-def sources_from_columns(columns: Mapping[str, NDArray[Any]]) -> Sources:
+def flux_outside(radius_px: float, fwhm_px: float, beta: float) -> float:
+    """Share of a star's flux beyond a radius, for a Moffat profile (Moffat 1969, A&A 3, 455); 0 for a Gaussian.
+
+    Profiles with very shallow wings (beta below 2) are taken for beta = 2: their total flux is a guess.
+    """
+    if not np.isfinite(beta) or beta <= 0 or fwhm_px <= 0:
+        return 0.0
+    beta = max(beta, 2.0)
+    scale2 = (0.5 * fwhm_px) ** 2 / (2.0 ** (1.0 / beta) - 1.0)
+    return float((1.0 + radius_px**2 / scale2) ** (1.0 - beta))
+
+
+def sources_from_columns(columns: Mapping[str, NDArray[Any]], aperture_loss: float = 0.0) -> Sources:
     """Sources from columns named as source-extractor names them (1-based pixels).
 
     Needs X_IMAGE and Y_IMAGE (or XWIN_IMAGE, YWIN_IMAGE), FLUX_AUTO, FLUXERR_AUTO; uses FLAGS, ERRAWIN_IMAGE,
-    ERRBWIN_IMAGE, FWHM_IMAGE or FLUX_RADIUS, ELLIPTICITY where they are. Raises KeyError without positions or flux.
+    ERRBWIN_IMAGE, FWHM_IMAGE or FLUX_RADIUS, ELLIPTICITY, CLASS_STAR where they are. Fluxes of stars are
+    those of FLUX_APER, `aperture_loss` (the share outside of the aperture) added; else FLUX_AUTO.
+    Raises KeyError without positions or flux.
     """
     x = _first(_column(columns, "XWIN_IMAGE"), _column(columns, "X_IMAGE"))
     y = _first(_column(columns, "YWIN_IMAGE"), _column(columns, "Y_IMAGE"))
@@ -69,6 +83,10 @@ def sources_from_columns(columns: Mapping[str, NDArray[Any]]) -> Sources:
         measured = np.sqrt((major**2 + minor**2) / 2.0)
         error = np.where(np.isfinite(measured) & (measured > 0), measured, error)
     sound = np.isfinite(x) & np.isfinite(y) & (flux > 0) & (snr >= _MIN_SNR) & ((flags & _CUT_OFF) == 0)
+    star_flux, star_error = _column(columns, "FLUX_APER"), _column(columns, "FLUXERR_APER")
+    if star_flux is None or star_error is None:
+        star_flux, star_error, aperture_loss = flux, flux_error, 0.0
+    likeness = _column(columns, "CLASS_STAR")
     ellipticity = _column(columns, "ELLIPTICITY")
     trail = np.zeros(len(x), dtype=bool) if ellipticity is None else ellipticity > 0.7
     usable = sound & ~sharp & ~trail
@@ -77,7 +95,9 @@ def sources_from_columns(columns: Mapping[str, NDArray[Any]]) -> Sources:
         y=y,
         error_px=np.hypot(error, _FLOOR_PX),
         flux_adu=flux,
-        flux_error_adu=flux_error,
+        star_flux_adu=star_flux / (1.0 - aperture_loss),
+        star_flux_error_adu=star_error / (1.0 - aperture_loss),
+        starlike=np.ones(len(x), dtype=bool) if likeness is None else likeness > 0.5,
         clean=usable & ((flags & (_BLENDED | _SATURATED)) == 0),
         usable=usable,
     )

@@ -101,7 +101,11 @@ class Sources:
     error_px: Floats
     """Standard error per axis, as measured (photon noise)."""
     flux_adu: Floats
-    flux_error_adu: Floats
+    """Whatever the source: to sort by."""
+    star_flux_adu: Floats
+    """Total flux if it is a point source: to measure by."""
+    star_flux_error_adu: Floats
+    starlike: Bools
     clean: Bools
     """Neither saturated, nor blended, nor cut off, nor sharper than a star can be."""
     usable: Bools

@@ -32,7 +32,7 @@ _ABOUT: dict[str, tuple[str | None, str | None, str]] = {
     "configuration": (None, "meta.note", "Settings, JSON"),
     "crval_ra_deg": ("deg", "pos.eq.ra", "Tangent point"),
     "crval_dec_deg": ("deg", "pos.eq.dec", "Tangent point"),
-    "pixel_scale_arcsec": ("arcsec", "instr.pixel", "Pixel scale"),
+    "pixel_scale_arcsec": ("arcsec", "instr.scale", "Pixel scale"),
     "background_adu": ("adu", "instr.background", "Background"),
     "background_rms_adu": ("adu", "instr.background;stat.stdev", "Background noise per pixel"),
 }
@@ -40,7 +40,7 @@ _ABOUT: dict[str, tuple[str | None, str | None, str]] = {
 
 def _parameter(votable: tree.VOTableFile, name: str, value: object) -> tree.Param:
     unit, ucd, description = _ABOUT.get(name, (None, None, ""))
-    kind: dict[str, Any] = {"datatype": "char", "arraysize": "*"}
+    kind: dict[str, Any] = {"datatype": "unicodeChar", "arraysize": "*"}
     if isinstance(value, bool):
         value = str(value).lower()
     elif isinstance(value, int):
@@ -55,7 +55,7 @@ def _parameter(votable: tree.VOTableFile, name: str, value: object) -> tree.Para
 
 def _field(votable: tree.VOTableFile, table: str, name: str, annotation: str) -> tree.Field:
     unit, ucd, description = _ABOUT.get(name, (None, None, ""))
-    kind: dict[str, Any] = {"datatype": "char", "arraysize": "*"}
+    kind: dict[str, Any] = {"datatype": "unicodeChar", "arraysize": "*"}
     if annotation.startswith("float"):
         kind = {"datatype": "double"}
     elif annotation.startswith("int"):

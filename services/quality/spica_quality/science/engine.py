@@ -8,7 +8,7 @@ import numpy as np
 import sep
 from numpy.typing import NDArray
 from spica_imaging.frame import Section
-from spica_imaging.stats import robust_sigma
+from spica_imaging.stats import FWHM_PER_SIGMA, robust_sigma
 
 from spica_quality.science import masks
 from spica_quality.science import moments as mom
@@ -17,7 +17,7 @@ from spica_quality.science.cosmics import cosmic_mask
 from spica_quality.science.detect import Columns, Detections, find_sources, measure_sources
 from spica_quality.science.figures import FrameFigures, Psf
 from spica_quality.science.masks import Bit, Flags
-from spica_quality.science.scout import NOTHING, Scout, scout
+from spica_quality.science.scout import Scout, scout
 from spica_quality.science.stars import measure_psf, select_stars
 
 Floats = NDArray[np.float64]
@@ -152,7 +152,8 @@ def _catalogue(
 ) -> Measurement:
     bad = (flags & masks.UNUSABLE) != 0
     ring = first.dip > DIP_LIMIT
-    fwhm = first.fwhm_px if first is not NOTHING and np.isfinite(first.fwhm_px) else 2.5
+    # The width along the minor axis: double stars are not divided yet, and make the mean too wide.
+    fwhm = FWHM_PER_SIGMA * first.minor_sigma_px if first.n else 2.5
     found = find_sources(clean, background.rms, bad, fwhm, options.threshold_sigma, deblend=not ring)
     weight = masks.weight_map(background.rms, flags)
     figures = replace(
@@ -179,7 +180,7 @@ def _catalogue(
         shapes,
         gain=frame.gain_e_per_adu,
         fwhm_px=psf.fwhm_px,
-        fwhm_per_sigma=psf.fwhm_per_sigma if psf.n_stars else 2.3548,
+        fwhm_per_sigma=psf.fwhm_per_sigma if psf.n_stars else FWHM_PER_SIGMA,
     )
     columns["CLASS_STAR"] = _class_star(shapes, stars, psf)
     columns["SPICA_STAR"] = stars.astype(np.int16)
@@ -190,7 +191,7 @@ def _catalogue(
 
 def _shapes(found: Detections, clean: Pixels, rms: Pixels, unfit: Mask, fwhm: float) -> mom.AdaptiveMoments:
     objects = found.objects
-    floor = (fwhm / 2.3548) ** 2
+    floor = (fwhm / FWHM_PER_SIGMA) ** 2
     start = tuple(np.maximum(objects[name].astype(np.float64), 0.8 * floor) for name in ("x2", "y2"))
     return mom.adaptive_moments(
         clean,

@@ -156,7 +156,7 @@ def _metric(name: RuleName, figures: ImageFigures) -> _Metric:
             figures.fwhm_arcsec, "FWHM", ("poor_seeing", "out_of_focus"), "fwhm_arcsec", ".2f", "″"
         ),
         "ellipticity": _Metric(
-            figures.ellipticity, "Ellipticity", ("elongated", "trailed"), "ellipticity", ".2f"
+            figures.ellipticity, "Ellipticity", ("elongated", "trailed"), "ellipticity", ".3f"
         ),
         "stars": _Metric(figures.n_stars, "Stars", ("few_stars", "too_few_stars"), "n_stars", ".0f"),
         "central_dip": _Metric(

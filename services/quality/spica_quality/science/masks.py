@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from spica_imaging.frame import Section
+from spica_imaging.stats import robust_sigma
 
 Pixels = NDArray[np.float32]
 Flags = NDArray[np.uint8]
@@ -34,6 +35,7 @@ UNUSABLE: Final = Bit.OUTSIDE | Bit.NO_VALUE | Bit.DEAD | Bit.COLUMN | Bit.COSMI
 """Pixels without a usable value; saturated ones still have a meaning for detection."""
 
 DEAD_SIGMA = 8.0
+_ABSURD = 1e20
 _COLUMN_BLOCK_ROWS = 256
 _COLUMN_ROW_STEP = 4
 _COLUMN_SIGMA = 8.0
@@ -47,7 +49,9 @@ def initial_flags(data: Pixels, section: Section, external_bad: Mask | None = No
     """
     flags = np.full(data.shape, Bit.OUTSIDE, dtype=np.uint8)
     flags[section.slices] = 0
-    flags[~np.isfinite(data)] |= Bit.NO_VALUE
+    # No detector counts this far; such numbers would drown all sums.
+    with np.errstate(invalid="ignore"):
+        flags[~(np.abs(data) < _ABSURD)] |= Bit.NO_VALUE
     if external_bad is not None:
         flags[external_bad] |= Bit.NO_VALUE
     zero = data == 0.0
@@ -98,7 +102,8 @@ def bad_columns(subtracted: Pixels, flags: Flags, typical_rms: float) -> Mask:
 
     The frame is cut into blocks of rows; in each, the median of every column (every fourth row) is
     compared with the median of the nine columns around it. Limit: 8 standard errors of the median,
-    which is 1.25 sigma of a pixel for full blocks.
+    which is 1.25 sigma of a pixel for full blocks. The error is taken from the column's own spread
+    where that is larger: columns through a bright star's halo differ for good reason.
     """
     ny, nx = subtracted.shape
     mask = np.zeros((ny, nx), dtype=np.bool_)
@@ -112,9 +117,13 @@ def bad_columns(subtracted: Pixels, flags: Flags, typical_rms: float) -> Mask:
             continue
         medians = _column_medians(sample)
         around = ndimage.median_filter(medians, size=9, mode="nearest")
-        error = 1.2533 * typical_rms / np.sqrt(sample.shape[0])
+        limit = _COLUMN_SIGMA * 1.2533 / np.sqrt(sample.shape[0])
         with np.errstate(invalid="ignore"):
-            mask[rows, np.abs(medians - around) > _COLUMN_SIGMA * error] = True
+            suspects = np.flatnonzero(np.abs(medians - around) > limit * typical_rms)
+        for column in suspects:
+            spread = max(robust_sigma(sample[:, column]), typical_rms)
+            if abs(float(medians[column] - around[column])) > limit * spread:
+                mask[rows, column] = True
     return mask
 
 

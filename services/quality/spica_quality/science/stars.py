@@ -179,7 +179,8 @@ def central_dip(data: Pixels, bad: Mask, x: Floats, y: Floats, sigma: Floats) ->
 
     0 for stars in focus, towards 1 for the ring of light that an obstructed telescope makes out of
     focus. Means over ellipses are not needed: it is the hole that counts. The centre is the disc
-    within 0.35 sigma (at least one pixel), the rings are 0.35 sigma wide out to 2 sigma.
+    within 0.35 sigma (at least one pixel), the rings are 0.35 sigma wide out to 2 sigma. The lower
+    quartile of a ring's pixels stands for it: a double star is bright at two places only.
     """
     dips: list[float] = []
     ny, nx = data.shape
@@ -193,9 +194,8 @@ def central_dip(data: Pixels, bad: Mask, x: Floats, y: Floats, sigma: Floats) ->
         window = np.s_[j0 - reach : j0 + reach + 1, i0 - reach : i0 + reach + 1]
         good = ~bad[window]
         rings = (r / max(0.35 * s, 0.75)).astype(np.int64)
-        counts = np.bincount(rings[good])
-        sums = np.bincount(rings[good], weights=data[window][good].astype(np.float64))
-        means = sums[counts > 0] / counts[counts > 0]
-        if means.size > 2 and np.max(means) > 0:
-            dips.append(1.0 - means[0] / float(np.max(means)))
+        own, values = rings[good], data[window][good]
+        levels = [float(np.percentile(values[own == ring], 25)) for ring in np.unique(own)]
+        if len(levels) > 2 and max(levels) > 0:
+            dips.append(1.0 - levels[0] / max(levels))
     return median(dips) if dips else 0.0

@@ -15,7 +15,7 @@ Image = NDArray[np.float32]
 
 FILL_RADIUS_PX = 3
 MAD_TO_SIGMA = 1.4826
-_SUBSAMPLE = 200_000
+_SUBSAMPLE = 60_000
 
 
 class NoUsablePixels(ValueError):

@@ -1,0 +1,158 @@
+"""Real frames from real telescopes, and files that other FITS libraries test with."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from spica_imaging.frame import iter_ccds
+from spica_imaging.profiles import load_profiles
+from spica_ingest.headers import CARD, describe_hdu, header_values
+from spica_ingest.reading import Limits, read_facts
+from spica_ingest.science.facts import FileFacts
+from spica_ingest.science.verify import Exposure, Verdict, judge
+
+from tests.support.realdata import real_data
+
+pytestmark = pytest.mark.real
+PROFILES = load_profiles()
+LIMITS = Limits(max_bytes=10**9, max_pixels=10**8)
+
+
+def verdict_of(path: Path) -> Verdict:
+    return judge(read_facts(path, LIMITS), PROFILES)
+
+
+def exposure_of(path: Path) -> Exposure:
+    verdict = verdict_of(path)
+    assert verdict.exposure is not None, (path.name, verdict.reasons)
+    return verdict.exposure
+
+
+def test_forty_raw_frames_without_wcs_are_taken_by_their_pointing() -> None:
+    frames = sorted(real_data("hatp32").glob("*.FITS"))
+    assert len(frames) == 40
+    mjds = []
+    for path in frames:
+        verdict = verdict_of(path)
+        exposure = verdict.exposure
+        assert exposure is not None, (path.name, verdict.reasons)
+        assert (exposure.profile, exposure.geometry.wcs, exposure.run) == (
+            "microobservatory",
+            "pointing",
+            "2017-12-19",
+        )
+        assert (exposure.filter, exposure.object, exposure.exposure_time_s) == ("Clear", "HATP-32", 60.0)
+        assert exposure.geometry.ra_deg == pytest.approx(31.31, abs=0.3)
+        assert exposure.geometry.dec_deg == pytest.approx(46.77, abs=0.3)
+        assert {"wcs_missing", "date_obs_local_time"} <= {item.code for item in verdict.repairs}
+        assert exposure.mjd_obs is not None
+        mjds.append(exposure.mjd_obs)
+    assert mjds == sorted(mjds) and 58107.06 < mjds[0] < mjds[-1] < 58107.16
+
+
+@pytest.mark.parametrize(
+    ("name", "run", "filter_name", "exposure_time_s", "ra_deg", "dec_deg"),
+    [
+        (
+            "decam/DECam_00241238_01.fits.fz",
+            "2012B-0001",
+            "r DECam SDSS c0002 6415.0 1480.0",
+            90.0,
+            60.95,
+            -51.47,
+        ),
+        ("sdss2583/frame-g-002583-2-0136.fits.bz2", "unknown", "g", 53.907456, 323.3416, -0.7343),
+        ("sdss2583/frame-r-002583-2-0136.fits.bz2", "unknown", "r", 53.907456, 323.3428, -0.7340),
+        ("ngc7789/stack_V_30.fit", "unknown", "V", 30.0, 359.3647, 56.7195),
+        ("ngc7789/stack_V_300.fit", "unknown", "V", 300.0, 359.3641, 56.7196),
+    ],
+)
+def test_frames_of_other_telescopes_pass_as_generic(
+    name: str, run: str, filter_name: str, exposure_time_s: float, ra_deg: float, dec_deg: float
+) -> None:
+    exposure = exposure_of(real_data(name))
+    assert (exposure.profile, exposure.geometry.wcs, exposure.run) == ("generic", "full", run)
+    assert (exposure.filter, exposure.exposure_time_s) == (filter_name, exposure_time_s)
+    assert exposure.geometry.ra_deg == pytest.approx(ra_deg, abs=0.01)
+    assert exposure.geometry.dec_deg == pytest.approx(dec_deg, abs=0.01)
+    assert len(exposure.ccds) == 1
+
+
+def test_every_odd_file_gets_a_verdict_soon_and_accepted_ones_can_be_read() -> None:
+    files = sorted(path for path in real_data("odd_fits").rglob("*") if path.is_file())
+    assert len(files) >= 60
+    accepted = set()
+    for path in files:
+        begun = time.monotonic()
+        verdict = verdict_of(path)
+        assert time.monotonic() - begun < 10, path
+        assert (verdict.exposure is None) == bool(verdict.reasons), path
+        if verdict.exposure is not None:
+            accepted.add(path.name)
+            ccds = list(iter_ccds(path, PROFILES[verdict.exposure.profile]))
+            assert [(c.hdu, c.name, c.data.shape) for c in ccds] == [
+                (c.hdu, c.name, c.shape) for c in verdict.exposure.ccds
+            ]
+    assert {"m13.fits", "m13_rice.fits", "m13_hcomp.fits", "m13_gzip.fits", "m13_plio.fits"} <= accepted
+    assert len(accepted) < 20
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("nom-tam-fits/test.fits.Z", "unsupported_compression"),
+        ("broken_no_END.fits", "header_without_end"),
+        ("astropy/checksum_false.fits", "datasum_mismatch"),
+        ("astropy/zerowidth.fits", "no_image"),
+        ("astropy/btable.fits", "no_image"),
+        ("astropy/fixed-1890.fits", "constant_pixels"),
+        ("astropy/o4sp040b0_raw.fits", "wcs_unreadable"),
+    ],
+)
+def test_odd_files_are_refused_for_the_right_reason(name: str, code: str) -> None:
+    assert code in [reason.code for reason in verdict_of(real_data("odd_fits") / name).reasons]
+
+
+def headers_of(path: Path) -> FileFacts:
+    """Facts from an archive's dump of a file's headers; the last END is missing in some."""
+    blocks: list[list[str]] = [[]]
+    for line in path.read_text(encoding="latin-1").splitlines():
+        blocks[-1].append(line.ljust(CARD)[:CARD])
+        if line.rstrip() == "END":
+            blocks.append([])
+    hdus = []
+    for index, block in enumerate(block for block in blocks if any(line.strip() for line in block)):
+        values, unreadable = header_values("".join(block).encode("latin-1"))
+        assert unreadable == []
+        hdus.append(describe_hdu(values, index))
+    return FileFacts(tuple(hdus))
+
+
+@pytest.mark.parametrize(
+    ("name", "run", "filter_name", "object_name", "exposure_time_s", "mjd", "ra_deg", "dec_deg"),
+    [
+        ("mega__1257365o", "10BQ08", "i.MP9702", "MM1842_3", 20.194, 55503.1929897, 280.573, 59.517),
+        ("mega__1257365p", "10BQ08", "i.MP9702", "MM1842_3", 20.194, 55503.1929897, 280.573, 59.517),
+        ("mega__979412o", "08AQ05", "r.MP9601", "UrsaMajII_4", 468.332, 54555.2608722, 132.43, 63.575),
+        ("mega__979412p", "08AQ05", "r.MP9601", "UrsaMajII_4", 468.332, 54555.2608722, 132.43, 63.575),
+    ],
+)
+def test_megacam_headers_give_the_right_essentials(
+    name: str, run: str, filter_name: str, object_name: str,
+    exposure_time_s: float, mjd: float, ra_deg: float, dec_deg: float,
+) -> None:  # fmt: skip
+    verdict = judge(headers_of(real_data(f"megacam/headers/{name}.fits.header")), PROFILES)
+    exposure = verdict.exposure
+    assert exposure is not None, verdict.reasons
+    assert (exposure.profile, exposure.instrument, len(exposure.ccds)) == ("megacam", "MegaPrime", 36)
+    assert exposure.geometry.wcs == "full"
+    assert [ccd.name for ccd in exposure.ccds] == [f"ccd{number:02d}" for number in range(36)]
+    assert (exposure.run, exposure.filter, exposure.object) == (run, filter_name, object_name)
+    assert (exposure.exposure_time_s, exposure.mjd_obs) == (exposure_time_s, mjd)
+    assert exposure.geometry.ra_deg == pytest.approx(ra_deg, abs=0.02)
+    assert exposure.geometry.dec_deg == pytest.approx(dec_deg, abs=0.02)
+    # 979412 has no EXTNAME: its CCDs are named by EXTVER.
+    unnamed = "979412" in name
+    assert ("extname_missing" in [item.code for item in verdict.repairs]) == unnamed

@@ -1,0 +1,174 @@
+"""Watching a folder: which files, when, and once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import cast
+
+import pytest
+from spica_ingest.service import apart_from_data
+from spica_ingest.store import FileState, FolderLedger
+from spica_ingest.watch import FolderWatcher, Settling, find_files
+from spica_proto.images import ImageArrived
+from spica_runtime.errors import UsageError
+from spica_runtime.storage import DataFolder
+
+from tests.unit.ingest.frames import write
+
+
+class Ledger:
+    """A ledger in memory."""
+
+    def __init__(self) -> None:
+        self.entered: dict[FileState, str] = {}
+        self.announced: list[ImageArrived] = []
+        self.away = False
+
+    async def known(self, folder: Path) -> set[FileState]:
+        return {file for file in self.entered if file[0].startswith(f"{folder}/")}
+
+    async def announce(self, file: FileState, message: ImageArrived, event_id: str) -> bool:
+        if self.away:
+            raise ConnectionRefusedError
+        if file in self.entered:
+            return False
+        self.entered[file] = event_id
+        self.announced.append(message)
+        return True
+
+
+def watcher(folder: Path, ledger: Ledger, *, settle_s: float = 0.0, notices: bool = False) -> FolderWatcher:
+    return FolderWatcher(folder, cast(FolderLedger, ledger), poll_s=0.05, settle_s=settle_s, notices=notices)
+
+
+def names(folder: Path) -> list[str]:
+    return [Path(path).relative_to(folder).as_posix() for path, _, _ in find_files(folder)]
+
+
+def test_only_whole_fits_files_are_found(tmp_path: Path) -> None:
+    wanted = ["a.fits", "b.FITS", "c.fit", "d.fits.fz", "night/e.fits.gz", "night/deep/f.fts", "g.fits.bz2"]
+    others = [
+        ".hidden.fits", "h.fits.part", "i.fits.tmp", "j.txt", ".k.fits.Xy12", ".git/l.fits", "m.fits~",
+        "n.fits.crdownload", "fits", "o.fits.filepart",
+    ]  # fmt: skip
+    for name in (*wanted, *others):
+        write(tmp_path / name, b"x")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "broken.fits").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.fits")
+    assert sorted(names(tmp_path)) == sorted(wanted)
+    assert list(find_files(tmp_path / "nowhere")) == []
+
+
+def test_a_file_settles_when_it_keeps_still() -> None:
+    now = 100.0
+    settling = Settling(2.0, clock=lambda: now, wall_ns=lambda: 0)
+    assert settling.settled([("a", 1, 5)]) == []
+    assert settling.waiting
+    now = 101.9
+    assert settling.settled([("a", 1, 5)]) == []
+    assert settling.settled([("a", 2, 6)]) == []  # it grew: the wait begins anew
+    now = 103.0
+    assert settling.settled([("a", 2, 6)]) == []
+    now = 103.9
+    assert settling.settled([("a", 2, 6)]) == [("a", 2, 6)]
+    assert settling.settled([]) == []
+    assert not settling.waiting
+
+
+def test_an_old_file_is_whole_at_first_sight_and_one_from_the_future_is_not() -> None:
+    settling = Settling(2.0, clock=lambda: 0.0, wall_ns=lambda: 10_000_000_000)
+    assert settling.settled(
+        [("old", 1, 7_900_000_000), ("new", 1, 9_000_000_000), ("ahead", 1, 99_000_000_000)]
+    ) == [("old", 1, 7_900_000_000)]
+
+
+async def test_each_file_is_announced_once_also_after_a_restart(tmp_path: Path) -> None:
+    ledger = Ledger()
+    write(tmp_path / "a.fits", b"x")
+    write(tmp_path / "n1" / "sub" / "b.fits", b"x")
+    first = watcher(tmp_path, ledger)
+    assert await first.look() == 2
+    assert await first.look() == 0
+    assert await watcher(tmp_path, ledger).look() == 0
+    assert [(m.uri, m.source, m.batch) for m in ledger.announced] == [
+        (str(tmp_path / "a.fits"), "folder", None),
+        (str(tmp_path / "n1" / "sub" / "b.fits"), "folder", "n1"),
+    ]
+
+
+async def test_a_changed_file_is_announced_again(tmp_path: Path) -> None:
+    ledger = Ledger()
+    path = write(tmp_path / "a.fits", b"half")
+    watching = watcher(tmp_path, ledger)
+    await watching.look()
+    write(path, b"whole file")
+    assert await watching.look() == 1
+    assert len(set(ledger.entered.values())) == 2
+
+
+async def test_two_watchers_of_one_folder_announce_once(tmp_path: Path) -> None:
+    ledger = Ledger()
+    one, two = watcher(tmp_path, ledger), watcher(tmp_path, ledger)
+    await one.look()
+    await two.look()
+    write(tmp_path / "a.fits", b"x")
+    assert await one.look() + await two.look() == 1
+
+
+@pytest.mark.parametrize("notices", [True, False])
+async def test_it_runs_until_told_to_stop_and_survives_the_store(tmp_path: Path, notices: bool) -> None:
+    ledger, stop = Ledger(), asyncio.Event()
+    ledger.away = True
+    write(tmp_path / "a.fits", b"x")
+    task = asyncio.create_task(watcher(tmp_path, ledger, notices=notices).run(stop))
+    await asyncio.sleep(0.15)
+    assert not task.done() and not ledger.announced
+    ledger.away = False
+    write(tmp_path / "later.fits", b"x")
+    for _ in range(100):
+        if len(ledger.announced) == 2:
+            break
+        await asyncio.sleep(0.05)
+    stop.set()
+    await asyncio.wait_for(task, timeout=5)
+    assert len(ledger.announced) == 2
+
+
+async def test_a_notice_from_the_kernel_is_enough(tmp_path: Path) -> None:
+    ledger, stop = Ledger(), asyncio.Event()
+    slow = FolderWatcher(tmp_path, cast(FolderLedger, ledger), poll_s=3600, settle_s=0.2)
+    task = asyncio.create_task(slow.run(stop))
+    await asyncio.sleep(1.0)  # the kernel's watch is set up in a thread
+    write(tmp_path / "a.fits", b"x")
+    for _ in range(100):
+        if ledger.announced:
+            break
+        await asyncio.sleep(0.05)
+    stop.set()
+    await asyncio.wait_for(task, timeout=5)
+    assert len(ledger.announced) == 1
+
+
+def test_what_ingest_writes_to_is_not_watched(tmp_path: Path) -> None:
+    data = DataFolder(tmp_path / "data")
+    assert apart_from_data(tmp_path / "incoming", data) == tmp_path / "incoming"
+    for folder in (tmp_path, data.root, data.root / "rejected"):
+        with pytest.raises(UsageError, match="lie in each other"):
+            apart_from_data(folder, data)
+
+
+async def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    ledger, stop = Ledger(), asyncio.Event()
+    task = asyncio.create_task(watcher(tmp_path / "later", ledger, notices=True).run(stop))
+    await asyncio.sleep(0.2)
+    write(tmp_path / "later" / "a.fits", b"x")
+    for _ in range(100):
+        if ledger.announced:
+            break
+        await asyncio.sleep(0.05)
+    stop.set()
+    await asyncio.wait_for(task, timeout=5)
+    assert [Path(m.uri).name for m in ledger.announced] == ["a.fits"]

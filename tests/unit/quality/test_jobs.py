@@ -1,0 +1,311 @@
+"""Jobs: files in, files out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from PIL import Image
+from spica_imaging.ldac import read_ldac
+from spica_quality import jobs
+from spica_quality.service import load_policy
+from spica_quality.stackwork import tiles
+from spica_runtime.errors import NotRetriable, Retriable
+from spica_runtime.storage import DataFolder, sha256_of
+
+from tests.unit.quality.frames import Sky, draw, nearest
+
+TUNING = jobs.Tuning(threshold_sigma=1.5, star_snr=20.0, background_box_px=128, cosmic_sigma=5.0)
+SCALE = 0.186 / 3600.0
+
+
+def tan(nx: int, ny: int, dx_px: float = 0.0, turned: bool = False) -> fits.Header:
+    header = fits.Header()
+    header["CTYPE1"], header["CTYPE2"] = "RA---TAN", "DEC--TAN"
+    header["CRVAL1"], header["CRVAL2"] = 150.0, 2.0
+    header["CRPIX1"], header["CRPIX2"] = 0.5 * (nx + 1) + dx_px, 0.5 * (ny + 1)
+    sign = -1.0 if turned else 1.0
+    header["CD1_1"], header["CD2_2"] = -sign * SCALE, sign * SCALE
+    return header
+
+
+def write_image(path: Path, skies: list[Sky], **cards: float | str) -> None:
+    primary = fits.PrimaryHDU()
+    primary.header.update(INSTRUME="MegaSim", EXPTIME=60.0, **cards)
+    hdus: list[object] = [primary]
+    for number, sky in enumerate(skies):
+        ny, nx = sky.data.shape
+        header = tan(nx, ny, (-1) ** number * 0.55 * nx, turned=bool(number % 2))
+        header["EXTNAME"] = f"ccd{number:02d}"
+        counts = np.clip(np.rint(sky.data), 0, 65535).astype(np.uint16)
+        hdus.append(fits.CompImageHDU(counts, header, compression_type="RICE_1"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fits.HDUList(hdus).writeto(path)
+
+
+def image_order(data: DataFolder, n_ccds: int = 2, on_sky: bool = True) -> jobs.ImageOrder:
+    return jobs.ImageOrder(
+        data=data,
+        image_id="900001p.0123456789ab",
+        name="900001p",
+        path="images/run/r/900001p.fits.fz",
+        profile="megasim",
+        profiles=None,
+        n_ccds=n_ccds,
+        on_sky=on_sky,
+        exposure_time_s=60.0,
+        label=("MegaSim", "filter r"),
+        policy=load_policy(None),
+        tuning=TUNING,
+    )
+
+
+@pytest.fixture(scope="module")
+def skies() -> list[Sky]:
+    return [draw(n=60, shape=(400, 300), seed=1), draw(n=60, shape=(400, 300), seed=2)]
+
+
+@pytest.fixture
+def data(tmp_path: Path, skies: list[Sky]) -> DataFolder:
+    folder = DataFolder(tmp_path)
+    write_image(folder.path("images/run/r/900001p.fits.fz"), skies)
+    return folder
+
+
+def test_an_image_becomes_catalogue_weight_and_preview(data: DataFolder, skies: list[Sky]) -> None:
+    found = jobs.measure_image(image_order(data))
+    assert found.grade == "A"
+    assert found.reasons == ()
+    assert found.metrics.fwhm_px == pytest.approx(4.0, rel=0.03)
+    assert found.metrics.fwhm_arcsec == pytest.approx(4.0 * 0.186, rel=0.03)
+    assert found.metrics.pixel_scale_arcsec == pytest.approx(0.186, rel=1e-3)
+    assert found.metrics.limiting_mag is None
+    assert [row["name"] for row in found.per_ccd] == ["ccd00", "ccd01"]
+    assert found.weight is not None
+    folder = "quality/900001p.0123456789ab"
+    assert [found.catalogue.path, found.weight.path, found.preview.path] == [
+        f"{folder}/900001p.ldac",
+        f"{folder}/900001p.weight.fits.fz",
+        f"{folder}/900001p.png",
+    ]
+    for product in (found.catalogue, found.weight, found.preview):
+        assert sha256_of(data.path(product.path)) == product.sha256
+    tables = read_ldac(data.path(found.catalogue.path))
+    assert [table.header["EXTNAME"] for table in tables] == ["ccd00", "ccd01"]
+    for table, sky in zip(tables, skies, strict=True):
+        columns = table.columns
+        _, distance = nearest(columns["XWIN_IMAGE"] - 1, columns["YWIN_IMAGE"] - 1, sky.x, sky.y)
+        assert np.mean(distance < 0.3) > 0.9
+        assert table.header["NAXIS1"] == 300
+        assert table.header["CRVAL1"] == 150.0
+        assert table.header["EXPTIME"] == 60.0
+
+
+def test_the_weight_map_has_the_ccds_names_and_exact_zeros(data: DataFolder, skies: list[Sky]) -> None:
+    found = jobs.measure_image(image_order(data))
+    assert found.weight is not None
+    with fits.open(data.path(found.weight.path)) as hdus:
+        assert [hdu.name for hdu in hdus[1:]] == ["ccd00".upper(), "ccd01".upper()]
+        assert hdus[0].data is None
+        for hdu, sky in zip(hdus[1:], skies, strict=True):
+            assert hdu.data.shape == sky.data.shape
+            assert np.median(hdu.data) == pytest.approx(1.0 / sky.noise**2, rel=0.08)
+            assert hdu.data.min() >= 0.0
+            assert hdu.header["ZCMPTYPE" if "ZCMPTYPE" in hdu.header else "BSCALE"]
+
+
+def test_the_preview_is_a_picture(data: DataFolder) -> None:
+    found = jobs.measure_image(image_order(data))
+    with Image.open(data.path(found.preview.path)) as picture:
+        assert picture.format == "PNG"
+        assert picture.width == 900
+        assert 300 < picture.height < 1200
+        # Not a blank sheet.
+        assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_the_same_image_gives_the_same_bytes(data: DataFolder) -> None:
+    first = jobs.measure_image(image_order(data))
+    time.sleep(1.1)  # what hangs on the clock would show
+    assert jobs.measure_image(image_order(data)) == first
+
+
+def test_without_wcs_the_profile_tells_the_scale(data: DataFolder) -> None:
+    found = jobs.measure_image(image_order(data, on_sky=False))
+    assert found.metrics.pixel_scale_arcsec == 0.186
+
+
+def test_a_nominal_zero_point_makes_a_limiting_magnitude(tmp_path: Path, skies: list[Sky]) -> None:
+    own = tmp_path / "profiles"
+    own.mkdir()
+    (own / "zp.toml").write_text(
+        'name = "zp"\ntitle = "zp"\n[match]\n[keywords]\nnominal_zeropoint = ["PHOT_C"]\n'
+    )
+    data = DataFolder(tmp_path)
+    write_image(data.path("images/run/r/900001p.fits.fz"), skies, PHOT_C=26.0)
+    found = jobs.measure_image(replace(image_order(data), profile="zp", profiles=own))
+    assert found.metrics.limiting_flux_adu is not None
+    expected = 26.0 - 2.5 * np.log10(found.metrics.limiting_flux_adu / 60.0)
+    assert found.metrics.limiting_mag == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_ccd_without_light_does_not_spoil_the_others(tmp_path: Path, skies: list[Sky]) -> None:
+    dead = replace(skies[1], data=np.full((400, 300), 7.0, np.float32))
+    data = DataFolder(tmp_path)
+    write_image(data.path("images/run/r/900001p.fits.fz"), [skies[0], dead])
+    found = jobs.measure_image(image_order(data))
+    assert found.per_ccd[1]["blank"] is True
+    assert found.per_ccd[1]["fwhm_px"] is None
+    assert found.metrics.fwhm_px == pytest.approx(4.0, rel=0.03)
+    assert {reason.code for reason in found.reasons} >= {"ccds_without_stars", "masked"}
+    assert len(read_ldac(data.path(found.catalogue.path))[1]) == 0
+
+
+def test_a_blank_image_is_d_and_has_all_its_products(tmp_path: Path, skies: list[Sky]) -> None:
+    dead = replace(skies[1], data=np.full((400, 300), 7.0, np.float32))
+    data = DataFolder(tmp_path)
+    write_image(data.path("images/run/r/900001p.fits.fz"), [dead, dead])
+    found = jobs.measure_image(image_order(data))
+    assert (found.grade, [reason.code for reason in found.reasons]) == ("D", ["blank"])
+    assert found.weight is not None
+    assert all(data.path(p.path).is_file() for p in (found.catalogue, found.weight, found.preview))
+
+
+def test_an_absent_file_may_come_back(data: DataFolder) -> None:
+    with pytest.raises(Retriable, match="is not there") as caught:
+        jobs.measure_image(replace(image_order(data), path="images/absent.fits"))
+    assert caught.value.code == "frame_missing"
+
+
+def test_a_damaged_file_is_told_and_leaves_no_half_product(data: DataFolder) -> None:
+    path = data.path("images/run/r/900001p.fits.fz")
+    path.write_bytes(b"SIMPLE  = nonsense" * 400)
+    with pytest.raises(NotRetriable) as caught:
+        jobs.measure_image(image_order(data))
+    assert caught.value.code == "unreadable_frame"
+    assert not [left for left in data.path("quality").rglob("*") if left.is_file()]
+
+
+def test_an_unknown_profile_is_told(data: DataFolder) -> None:
+    with pytest.raises(NotRetriable, match="known are") as caught:
+        jobs.measure_image(replace(image_order(data), profile="absent"))
+    assert caught.value.code == "unknown_profile"
+
+
+# ---- stacks ----
+
+
+def write_stack(data: DataFolder, sky: Sky) -> None:
+    ny, nx = sky.data.shape
+    header = tan(nx, ny)
+    header["GAIN"] = 0.0
+    folder = data.path("stacks/s1")
+    folder.mkdir(parents=True)
+    weight = np.full(sky.data.shape, 0.5, np.float32)
+    weight[:40] = 0.0
+    pixels = np.where(weight > 0, sky.data - np.float32(300.0), np.float32(0.0))
+    fits.PrimaryHDU(pixels, header).writeto(folder / "deep.fits")
+    fits.PrimaryHDU(weight, header).writeto(folder / "deep.weight.fits")
+
+
+def stack_order(data: DataFolder, tile_px: int = 4096) -> jobs.StackOrder:
+    return jobs.StackOrder(
+        data=data,
+        stack_id="s1",
+        name="deep",
+        image="stacks/s1/deep.fits",
+        weight="stacks/s1/deep.weight.fits",
+        profile="megasim",
+        zeropoint_mag=30.0,
+        label=("stack of 3 exposures",),
+        policy=load_policy(None),
+        tuning=TUNING,
+        tile_px=tile_px,
+    )
+
+
+@pytest.fixture(scope="module")
+def stack_sky() -> Sky:
+    return draw(n=200, shape=(620, 900), seed=5)
+
+
+def test_a_stack_becomes_a_catalogue_with_sky_positions_and_magnitudes(
+    tmp_path: Path, stack_sky: Sky
+) -> None:
+    data = DataFolder(tmp_path)
+    write_stack(data, stack_sky)
+    found = jobs.measure_stack(stack_order(data))
+    assert found.grade == "A"
+    assert found.weight is None
+    assert [found.catalogue.path, found.preview.path] == ["stacks/s1/deep.ldac", "stacks/s1/deep.png"]
+    assert found.metrics.fwhm_px == pytest.approx(4.0, rel=0.03)
+    assert found.metrics.limiting_flux_adu is not None
+    expected = 30.0 - 2.5 * np.log10(found.metrics.limiting_flux_adu)
+    assert found.metrics.limiting_mag == pytest.approx(expected, abs=1e-3)
+    (table,) = read_ldac(data.path(found.catalogue.path))
+    columns = table.columns
+    assert len(found.sources) == len(table) == found.metrics.n_sources
+    assert columns["Y_IMAGE"].min() > 40
+    # RA and Dec by the small-angle formula at this declination: good to 0.01 px so close to the centre.
+    x = 450.5 - (columns["ALPHA_J2000"] - 150.0) * np.cos(np.radians(columns["DELTA_J2000"])) / SCALE
+    y = 310.5 + (columns["DELTA_J2000"] - 2.0) / SCALE
+    assert x == pytest.approx(columns["XWIN_IMAGE"], abs=0.02)
+    assert y == pytest.approx(columns["YWIN_IMAGE"], abs=0.02)
+    bright = columns["FLUX_AUTO"] > 1e4
+    assert columns["MAG_AUTO"][bright] == pytest.approx(
+        30.0 - 2.5 * np.log10(columns["FLUX_AUTO"][bright]), abs=1e-3
+    )
+    number, ra, dec, mag, mag_error, fwhm, ellipticity, flags = found.sources[0]
+    assert (number, flags) == (1, int(columns["FLAGS"][0]))
+    assert (ra, dec) == (columns["ALPHA_J2000"][0], columns["DELTA_J2000"][0])
+    assert mag == pytest.approx(float(columns["MAG_AUTO"][0]))
+    assert None not in (mag_error, fwhm, ellipticity)
+
+
+def test_tiles_find_the_same_sources_once(tmp_path: Path, stack_sky: Sky) -> None:
+    data = DataFolder(tmp_path)
+    write_stack(data, stack_sky)
+    whole = jobs.measure_stack(stack_order(data))
+    reference = read_ldac(data.path(whole.catalogue.path))[0].columns
+    tiled = jobs.measure_stack(stack_order(data, tile_px=320))
+    columns = read_ldac(data.path(tiled.catalogue.path))[0].columns
+    assert len(tiled.per_ccd) == 6
+    assert np.array_equal(columns["NUMBER"], np.arange(1, len(columns["NUMBER"]) + 1))
+    bright = reference["FLUX_AUTO"] > 1e4
+    _, distance = nearest(
+        columns["XWIN_IMAGE"],
+        columns["YWIN_IMAGE"],
+        reference["XWIN_IMAGE"][bright],
+        reference["YWIN_IMAGE"][bright],
+    )
+    assert (distance < 0.05).all()
+    again = np.count_nonzero(columns["FLUX_AUTO"] > 1e4)
+    assert again == pytest.approx(np.count_nonzero(bright), abs=2)
+    assert tiled.metrics.fwhm_px == pytest.approx(whole.metrics.fwhm_px, rel=0.02)
+
+
+@pytest.mark.parametrize(("nx", "ny", "side"), [(900, 620, 320), (4096, 4096, 4096), (5000, 300, 4096)])
+def test_tiles_cover_every_pixel_once(nx: int, ny: int, side: int) -> None:
+    count = np.zeros((ny, nx), np.int32)
+    for tile in tiles(nx, ny, side):
+        count[tile.core.slices] += 1
+        assert tile.core.x1 - tile.core.x0 <= side
+        assert tile.seen.x0 <= tile.core.x0 < tile.core.x1 <= tile.seen.x1 <= nx
+        assert tile.seen.y0 <= tile.core.y0 < tile.core.y1 <= tile.seen.y1 <= ny
+    assert (count == 1).all()
+
+
+def test_the_service_starts_without_numerical_libraries() -> None:
+    heavy = "numba sep scipy matplotlib astropy"
+    script = (
+        "import sys, spica_quality.service, spica_quality.settings\n"
+        f"print([name for name in '{heavy}'.split() if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
