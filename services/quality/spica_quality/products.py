@@ -43,9 +43,8 @@ class WeightWriter:
         # What is usable stays above zero, however low its weight.
         steps[(steps == 0) & (weight > 0)] = 1
         rows = min(16, weight.shape[0])
-        hdu = fits.CompImageHDU(
-            steps, name=name, compression_type="RICE_1", tile_shape=(rows, weight.shape[1])
-        )
+        hdu = fits.CompImageHDU(steps, compression_type="RICE_1", tile_shape=(rows, weight.shape[1]))
+        hdu.header["EXTNAME"] = name  # as a card: the argument `name` would turn it into capitals
         hdu.header["BSCALE"] = scale
         hdu.header["BZERO"] = 0.0
         hdu.header["BUNIT"] = ("adu-2", "weight: 1 / variance of the background")

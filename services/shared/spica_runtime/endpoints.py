@@ -68,7 +68,7 @@ def read_endpoints(home: Path) -> Endpoints | None:
 
 def connected_settings(home: Path | None = None) -> PlatformSettings:
     """Platform settings, with the addresses of the running platform where nobody gave others."""
-    settings = PlatformSettings()  # type: ignore[call-arg]
+    settings = PlatformSettings()
     endpoints = read_endpoints(home or home_folder())
     if endpoints is None:
         return settings

@@ -65,7 +65,9 @@ class Outcome:
 class Handler(Protocol[M_contra]):
     """Message in, outcome out. Long work happens before the outcome, outside any transaction."""
 
-    async def __call__(self, message: M_contra, delivery: Delivery) -> Outcome: ...
+    async def __call__(self, message: M_contra, delivery: Delivery) -> Outcome:
+        """Handle one message."""
+        ...
 
 
 Routes = Mapping[str, Handler[Any]]

@@ -27,6 +27,8 @@ class _TomlTable(PydanticBaseSettingsSource):
 
 
 class SettingsBase(BaseSettings):
+    """Settings that come from arguments, environment, file and defaults, in this order of precedence."""
+
     table: ClassVar[str] = "spica"
 
     @classmethod

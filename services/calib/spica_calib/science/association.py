@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import KDTree
+from spica_imaging.stats import SIGMA_PER_MAD
 
 from spica_calib.science.matching import mutual_nearest
 from spica_calib.science.stars import Bools, Floats, Ints
@@ -55,32 +56,60 @@ class Groups:
     """Robust standard deviation of detections about their groups, per axis, own errors included."""
 
 
+def group_medians(values: Floats, group: Ints, n_groups: int) -> Floats:
+    """Median of the values of each group, shape (n_groups,); NaN for groups without any."""
+    order = np.lexsort((values, group))
+    count = np.bincount(group, minlength=n_groups)
+    start = np.cumsum(count) - count
+    ranked = np.append(values[order], np.nan)
+    low, high = start + np.maximum(count - 1, 0) // 2, start + count // 2
+    return np.where(count > 0, (ranked[low] + ranked[np.minimum(high, len(values))]) / 2.0, np.nan)
+
+
 def mean_positions(x: Floats, y: Floats, error: Floats, group: Ints) -> Groups:
-    """Weighted means of groups; detections more than 4 sigma from their group's mean do not count."""
+    """Weighted means of groups of detections that agree.
+
+    Detections more than 4 sigma from their group's median do not count; where two that disagree are alone, neither
+    counts. Sigma is their own error and the scatter that detections show beyond it.
+    """
     n_groups = int(group.max()) + 1 if len(group) else 0
-    kept = np.ones(len(x), dtype=bool)
-    extra, rms = 0.0, (0.0, 0.0)
-    for last in (False, False, True):
+    size = np.bincount(group, minlength=n_groups)
+    dx = x - group_medians(x, group, n_groups)[group]
+    dy = y - group_medians(y, group, n_groups)[group]
+    several = size[group] >= 2
+    spread = _spread(dx, dy, _own_share(np.ones(len(x)), group, n_groups), several)
+    extra = _beyond(spread, error[several])
+    far = np.maximum(np.abs(dx), np.abs(dy)) > _CUT * np.hypot(error, extra)
+    kept = ~far | ~several
+    rms = spread
+    for _ in range(2):
         weight = kept / (error**2 + extra**2)
         total = np.maximum(np.bincount(group, weight, n_groups), 1e-300)
         mean_x = np.bincount(group, weight * x, n_groups) / total
         mean_y = np.bincount(group, weight * y, n_groups) / total
         count = np.bincount(group, kept, n_groups).astype(np.int64)
-        if last:
-            break
-        dx, dy = x - mean_x[group], y - mean_y[group]
-        # The mean follows its members: blow residuals up to what a left-out one would show.
-        share = np.clip(weight / total[group], 0.0, 0.9)
         several = kept & (count[group] >= 2)
-        if not several.any():
-            continue
-        stretch = 1.0 / np.sqrt(1.0 - share[several])
-        rms = (
-            1.4826 * float(np.median(np.abs(dx[several] * stretch))),
-            1.4826 * float(np.median(np.abs(dy[several] * stretch))),
-        )
-        spread = np.sqrt((rms[0] ** 2 + rms[1] ** 2) / 2.0)
-        extra = float(np.sqrt(max(spread**2 - float(np.median(error[several])) ** 2, 0.0)))
-        far = np.maximum(np.abs(dx), np.abs(dy)) / np.sqrt(1.0 - share) > _CUT * np.hypot(error, extra)
-        kept = ~far | (count[group] < 2)
+        rms = _spread(x - mean_x[group], y - mean_y[group], _own_share(weight, group, n_groups), several)
+        extra = _beyond(rms, error[several])
     return Groups(mean_x, mean_y, np.sqrt(1.0 / total), count, kept, extra, rms)
+
+
+def _own_share(weight: Floats, group: Ints, n_groups: int) -> Floats:
+    """Share of each detection in its group's mean."""
+    total = np.maximum(np.bincount(group, weight, n_groups), 1e-300)
+    return np.clip(weight / total[group], 0.0, 0.9)
+
+
+def _spread(dx: Floats, dy: Floats, share: Floats, several: Bools) -> tuple[float, float]:
+    """Robust standard deviation per axis; a mean follows its members, which is made up for."""
+    if not several.any():
+        return 0.0, 0.0
+    stretch = SIGMA_PER_MAD / np.sqrt(1.0 - share[several])
+    return float(np.median(np.abs(dx[several] * stretch))), float(np.median(np.abs(dy[several] * stretch)))
+
+
+def _beyond(spread: tuple[float, float], error: Floats) -> float:
+    """What the spread has beyond the detections' own errors."""
+    if not len(error):
+        return 0.0
+    return float(np.sqrt(max((spread[0] ** 2 + spread[1] ** 2) / 2.0 - float(np.median(error)) ** 2, 0.0)))

@@ -1,0 +1,192 @@
+"""Matching: found where it must be, refused where it must be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import KDTree
+from scipy.stats import binom
+from spica_calib.science.chance import log10_false_match
+from spica_calib.science.frame import NoMatch, pointing_wcs, solve_frame
+from spica_calib.science.kernels import vote_shifts
+from spica_calib.science.matching import Frame, Prior, mutual_nearest
+from spica_imaging.wcs import TpvWcs
+
+from tests.support.skies import distorted_wcs, make_stars, observe, separation_mas, shuffled
+
+CENTRE = (214.85, 52.65)
+LIMIT = -6.0
+
+
+def votes_by_hand(ix, iy, sx, sy, cos, sin, radius, cell):  # type: ignore[no-untyped-def]
+    """The kernel's slow twin: every cell counted for itself."""
+    stride = cell / 2
+    tops = []
+    for c, s in zip(cos, sin, strict=True):
+        shifts = [
+            (a - (c * x - s * y), b - (s * x + c * y))
+            for x, y in zip(ix, iy, strict=True)
+            for a, b in zip(sx, sy, strict=True)
+        ]
+        n = math.ceil(2 * radius / stride) + 2
+        counts = np.zeros((n, n), dtype=int)
+        for dx, dy in shifts:
+            if -radius <= dx < radius and -radius <= dy < radius:
+                i, j = int((dx + radius) / stride) + 1, int((dy + radius) / stride) + 1
+                counts[i - 1 : i + 1, j - 1 : j + 1] += 1
+        tops.append((counts.max(), counts))
+    return tops
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_votes_are_those_of_the_slow_twin(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ix, iy = rng.uniform(-50, 50, (2, 7))
+    sx, sy = rng.uniform(-60, 60, (2, 9))
+    angle, scale = rng.uniform(-3, 3, 4), rng.uniform(0.8, 1.2, 4)
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    votes, dx, dy = vote_shifts(ix, iy, sx, sy, cos, sin, 40.0, 8.0)
+    for k, (top, counts) in enumerate(votes_by_hand(ix, iy, sx, sy, cos, sin, 40.0, 8.0)):
+        assert votes[k] == top
+        if top:
+            assert counts[round((dx[k] + 40.0) / 4.0), round((dy[k] + 40.0) / 4.0)] == top
+
+
+def test_mutual_nearest_is_mutual() -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.uniform(0, 10, (40, 2)), rng.uniform(0, 10, (60, 2))
+    i, j = mutual_nearest(a[:, 0], a[:, 1], KDTree(b), 1.0)
+    distance = np.hypot(*(a[:, None] - b[None]).transpose(2, 0, 1))
+    # By hand: b is a's nearest, and no other a whose nearest is b lies closer.
+    expected = {
+        (p, int(distance[p].argmin()))
+        for p in range(40)
+        if distance[p].min() <= 1.0
+        and all(
+            distance[q, distance[p].argmin()] >= distance[p].min()
+            for q in range(40)
+            if distance[q].argmin() == distance[p].argmin()
+        )
+    }
+    assert set(zip(i.tolist(), j.tolist(), strict=True)) == expected
+    assert len(expected) > 10
+
+
+@given(st.integers(1, 200), st.floats(0.001, 0.5), st.data())
+def test_the_odds_are_never_understated(n: int, p: float, data: st.DataObject) -> None:
+    k = data.draw(st.integers(0, n))
+    exact = binom.logsf(k - 1, n, p) / math.log(10)
+    bound = log10_false_match(k, n, p, 1.0, 0)
+    assert bound >= exact - 1e-9
+    assert bound <= 0.0
+
+
+def test_hypotheses_and_freedom_cost() -> None:
+    plain = log10_false_match(20, 40, 0.05, 1, 0)
+    assert log10_false_match(20, 40, 0.05, 1e6, 0) == pytest.approx(plain + 6)
+    assert log10_false_match(20, 40, 0.05, 1, 3) > plain
+    assert log10_false_match(2, 40, 0.05, 1, 3) == 0.0
+
+
+def test_frame_geometry() -> None:
+    frame = Frame(
+        np.array([[[0, 0], [4, 0], [4, 2], [0, 2]], [[5, 0], [9, 0], [9, 2], [5, 2]]], dtype=float), 0.2
+    )
+    assert frame.area == 16.0
+    assert frame.centre == (4.5, 1.0)
+    assert frame.half_diagonal == pytest.approx(math.hypot(4.5, 1.0))
+    inside = frame.contains(np.array([1.0, 4.5, 8.9]), np.array([1.0, 1.0, 1.9]))
+    assert inside.tolist() == [True, False, True]
+
+
+PRIOR = Prior(shift_arcsec=120.0, rotation_deg=5.0, scale=0.05)
+
+
+def test_a_shift_of_ten_arcsec_is_recovered() -> None:
+    rng = np.random.default_rng(5)
+    stars = make_stars(rng, 300, CENTRE, 0.06)
+    truth = distorted_wcs(CENTRE)
+    scene = observe(rng, stars, truth, truth.moved(10.0 / 3600, -3.0 / 3600))
+    found = solve_frame([scene.field], stars, "r", PRIOR, rigid=True, max_degree=3, limit_log10=LIMIT)
+    assert found.offset_arcsec == pytest.approx(math.hypot(10, 3), abs=0.1)
+    assert found.log10_false < -20
+    assert separation_mas(found.ccds[0].wcs, truth) < 15
+
+
+@pytest.mark.parametrize("rigid", [True, False])
+def test_a_shuffled_catalogue_is_refused(rigid: bool) -> None:
+    rng = np.random.default_rng(6)
+    stars = make_stars(rng, 300, CENTRE, 0.06)
+    truth = distorted_wcs(CENTRE)
+    scene = observe(rng, stars, truth, truth)
+    for _ in range(3):
+        with pytest.raises(NoMatch) as refused:
+            solve_frame(
+                [scene.field], shuffled(rng, stars), "r", PRIOR, rigid=rigid, max_degree=3, limit_log10=LIMIT
+            )
+        assert refused.value.numbers["n_reference"] == 300
+        assert float(refused.value.numbers["log10_false_match"] or 0) > LIMIT
+
+
+def test_too_few_sources_are_refused() -> None:
+    rng = np.random.default_rng(7)
+    stars = make_stars(rng, 300, CENTRE, 0.06)
+    truth = distorted_wcs(CENTRE)
+    scene = observe(rng, stars, truth, truth, strangers=0)
+    field = replace(scene.field, sources=scene.field.sources.take(np.arange(2)))
+    with pytest.raises(NoMatch, match="too few"):
+        solve_frame([field], stars, "r", PRIOR, rigid=False, max_degree=3, limit_log10=LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("rotation", "mirrored", "prior"),
+    [
+        (4.0, False, Prior(90.0, 5.0, 0.05)),
+        (178.0, True, Prior(90.0, 180.0, 0.03, (False, True))),
+        (-95.0, False, Prior(90.0, 180.0, 0.03, (False, True))),
+    ],
+)
+def test_a_rough_pointing_is_enough(rotation: float, mirrored: bool, prior: Prior) -> None:
+    rng = np.random.default_rng(8)
+    stars = make_stars(rng, 400, CENTRE, 0.08)
+    truth = distorted_wcs(CENTRE, rotation_deg=rotation, mirrored=mirrored, scale_arcsec=0.203)
+    start = pointing_wcs(CENTRE[0] + 0.02, CENTRE[1] - 0.015, 1024, 1024, 0.2, 0.0, False)
+    scene = observe(rng, stars, truth, start)
+    found = solve_frame([scene.field], stars, "r", prior, rigid=False, max_degree=3, limit_log10=LIMIT)
+    assert separation_mas(found.ccds[0].wcs, truth) < 20
+    assert found.ccds[0].wcs.mirrored == mirrored
+    matched = found.ccds[0]
+    right = scene.star[matched.source[matched.weight > 0]] == matched.star[matched.weight > 0]
+    assert right.mean() > 0.98
+
+
+def mosaic(rng: np.random.Generator, stars: object, pointing_only: bool) -> tuple[list, list[TpvWcs]]:  # type: ignore[type-arg]
+    """Four CCDs; headers know the nominal places, truth is shifted and each CCD misplaced by some pixels."""
+    scenes, truths = [], []
+    for k, (dx, dy) in enumerate(((-1, -1), (1, -1), (-1, 1), (1, 1))):
+        ideal = pointing_wcs(*CENTRE, 1024, 1024, 0.2, 0.0, False)
+        nominal = replace(ideal, crpix=(512.5 - 550 * dx, 512.5 - 550 * dy))
+        ra, dec = nominal.pixel_to_sky(512.5 + rng.uniform(-5, 5), 512.5 + rng.uniform(-5, 5))
+        truth = distorted_wcs(
+            (float(ra), float(dec)), rotation_deg=float(rng.normal(0, 0.02)), bend_px=2.0
+        ).moved(4e-3, -2e-3)
+        scenes.append(observe(rng, stars, truth, ideal if pointing_only else nominal, name=f"ccd{k:02d}"))  # type: ignore[arg-type]
+        truths.append(truth)
+    return [scene.field for scene in scenes], truths
+
+
+@pytest.mark.parametrize("pointing_only", [False, True])
+def test_a_mosaic(pointing_only: bool) -> None:
+    rng = np.random.default_rng(9)
+    stars = make_stars(rng, 900, CENTRE, 0.1)
+    fields, truths = mosaic(rng, stars, pointing_only)
+    prior = Prior(300.0 if pointing_only else 60.0, 5.0, 0.05)
+    found = solve_frame(fields, stars, "r", prior, rigid=not pointing_only, max_degree=3, limit_log10=LIMIT)
+    for ccd, truth in zip(found.ccds, truths, strict=True):
+        assert separation_mas(ccd.wcs, truth) < 25
