@@ -57,7 +57,7 @@ async def test_the_page_shows_what_is_there_and_what_comes(rig: Rig, tmp_path: P
         await page.value("document.querySelector('#request-form [type=submit]').click()")
         (exported,) = await rig.wait_for(StackExported)
         assert exported.name == "FromPage"
-        await page.until("document.querySelector('#stacks .state.exported')")
+        await page.until("document.querySelector('#stacks .state.exported') !== null")
         await page.value("document.querySelector('#stacks li').click()")
         detail = await page.until(
             "document.getElementById('detail').open && document.getElementById('detail').innerText"

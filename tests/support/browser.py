@@ -110,8 +110,7 @@ class Page:
     async def screenshot(self, path: Path) -> None:
         """Save what is seen."""
         shot = await self.call("Page.captureScreenshot", format="png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(shot["data"]))
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(shot["data"]))
 
     def detach(self) -> None:
         """Speak to the browser itself from here on, no more to the tab."""
@@ -140,8 +139,8 @@ class Page:
                 if entry["level"] in ("error", "warning"):
                     self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
             elif message["method"] == "Runtime.consoleAPICalled":
-                if message["params"]["type"] in ("error", "warning"):
-                    self.complaints.append(str(message["params"]["args"]))
+                said = message["params"]
+                self.complaints += [str(said["args"])] if said["type"] in ("error", "warning") else []
 
 
 @asynccontextmanager

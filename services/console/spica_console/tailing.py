@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
@@ -171,7 +172,9 @@ async def events(
                     if not follow and waiting == 0:
                         return
             finally:
-                await subscription.unsubscribe()
+                # The reader of a pipe may be gone, and the connection with it.
+                with contextlib.suppress(nats.errors.Error):
+                    await subscription.unsubscribe()
         except nats.js.errors.NotFoundError:
             # Nothing of Spica's there yet is for the caller to say; a stream that was lost comes back.
             if last is None:

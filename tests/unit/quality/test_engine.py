@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from spica_imaging.frame import Section
@@ -249,6 +251,16 @@ def test_the_same_pixels_give_the_same_numbers(sky: Sky, measured: Measurement) 
     for name, values in measured.columns.items():
         assert np.array_equal(values, again.columns[name]), name
     assert np.array_equal(again.weight, measured.weight)
+
+
+def test_a_gain_that_cannot_be_is_not_believed() -> None:
+    """Calibrated pixels in units of their own, with the detector's gain still in the header."""
+    sky = draw(n=60, seed=23)
+    scaled = replace(sky, data=((sky.data - np.float32(300.0)) * np.float32(1e-4)))
+    raw, calibrated = measure(sky.frame()).figures, measure(scaled.frame()).figures
+    sky_limited = 5.0 * sky.noise * np.sqrt(raw.psf.noise_area_px)
+    assert calibrated.limiting_flux_adu == pytest.approx(1e-4 * sky_limited, rel=0.05)
+    assert calibrated.psf.fwhm_px == pytest.approx(raw.psf.fwhm_px, rel=0.01)
 
 
 def test_the_input_is_left_alone(sky: Sky) -> None:

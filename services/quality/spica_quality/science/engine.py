@@ -28,6 +28,10 @@ DIP_LIMIT = 0.2
 """Stars this much darker at the centre than around it are rings: out of focus."""
 
 
+_LEAST_NOISE_E = 0.5
+"""No detector is quieter: less means that the pixels are not in adu, and that the gain is not theirs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """Pixels to be measured: one CCD, or a piece of a stack."""
@@ -82,6 +86,8 @@ def measure(frame: Frame, options: Options = Options()) -> Measurement:
     background = _with_weight(background, frame.weight)
     if not background.median_rms > 0.0:
         return _nothing(frame, replace(empty, background_adu=background.median_level))
+    if background.median_rms * frame.gain_e_per_adu < _LEAST_NOISE_E:
+        frame = replace(frame, gain_e_per_adu=0.0)
     clean -= background.level
     clean[(flags & masks.UNUSABLE) != 0] = 0.0
     first = _mask_defects(clean, background, flags, frame, saturation, options)
