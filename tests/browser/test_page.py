@@ -37,6 +37,7 @@ async def test_the_page_shows_what_is_there_and_what_comes(rig: Rig, tmp_path: P
         row = await page.value("document.querySelector('[data-image^=good1]').innerText")
         assert "0.84" in row
         assert "26.214" in row
+        assert "32 · 30" in row
         assert await page.value("document.querySelector('[data-image^=blurred1] .grade').textContent") == "D"
         await page.until(
             "document.querySelector('[data-subject=\"image.arrived\"] strong').textContent === '3'"

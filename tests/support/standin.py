@@ -371,7 +371,7 @@ async def _solve(
         said.reference.sha256,
         said.zeropoint_mag,
         said.limiting_mag,
-        {"rms_ra_mas": said.rms_ra_mas, "rms_dec_mas": said.rms_dec_mas, "n_matched": said.n_matched},
+        {"rms_mas": [said.rms_ra_mas, said.rms_dec_mas], "n_matched": said.n_matched},
     )
 
 

@@ -62,7 +62,11 @@ def _failed(data: Body) -> str:
 
 def _requested(data: Body) -> str:
     rules = {key: value for key, value in data.get("selection", {}).items() if value}
-    wanted = ", ".join(f"{key} {value}" for key, value in rules.items() if key != "images")
+    wanted = ", ".join(
+        f"{key} {' '.join(value) if isinstance(value, list) else value}"
+        for key, value in rules.items()
+        if key not in ("images", "near")
+    )
     return f"{data.get('name') or data.get('request_id') or 'stack'}  {wanted}"
 
 

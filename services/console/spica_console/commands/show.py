@@ -101,13 +101,14 @@ def _solution(row: dict[str, Any]) -> tuple[Any, ...]:
     from spica_console import output
 
     quality = row["quality"]
+    rms_ra, rms_dec = quality.get("rms_mas") or (None, None)
     return (
         row["solution_id"][:8],
         f"stack {row['stack_id'][:8]}" if row["stack_id"] else "itself",
         row["reference_name"],
         quality.get("n_matched"),
-        output.number(quality.get("rms_ra_mas"), 1),
-        output.number(quality.get("rms_dec_mas"), 1),
+        output.number(rms_ra, 1),
+        output.number(rms_dec, 1),
         output.number(row["zeropoint_mag"], 3),
         output.number(row["limiting_mag"]),
     )

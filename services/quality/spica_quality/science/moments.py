@@ -30,7 +30,7 @@ CUT_SIGMA = 4.0
 """The weight is taken as zero beyond this many sigma."""
 
 _MAX_RADIUS_PX = 80.0
-_MAX_ITERATIONS = 40
+_MAX_ITERATIONS = 25
 _MIN_VARIANCE_PX2 = 0.09
 _MIN_WEIGHT_VARIANCE_PX2 = 0.7
 """A narrower weight would see too few pixels: sums would depend on where in a pixel the source lies."""
@@ -87,6 +87,8 @@ def _adaptive_one(  # noqa: PLR0912, PLR0915 - one pass over the pixels, in one 
     """One source; returns x, y, xx, yy, xy, sum of w I, sum of w², and whether it converged."""
     ny, nx = data.shape
     x_start, y_start = x, y
+    # What grows fourfold has taken its neighbours in.
+    limit = min(4.0 * np.sqrt(xx + yy) + 2.0, _MAX_RADIUS_PX)
     flux, weight2 = 0.0, 0.0
     for _ in range(_MAX_ITERATIONS):
         wxx, wyy = max(xx, _MIN_WEIGHT_VARIANCE_PX2), max(yy, _MIN_WEIGHT_VARIANCE_PX2)
@@ -142,7 +144,7 @@ def _adaptive_one(  # noqa: PLR0912, PLR0915 - one pass over the pixels, in one 
         size = np.sqrt(xx + yy)
         if abs(x - x_start) > 2.0 * size + 1.0 or abs(y - y_start) > 2.0 * size + 1.0:
             return x, y, xx, yy, xy, flux, weight2, False
-        if size > _MAX_RADIUS_PX:
+        if size > limit:
             return x, y, xx, yy, xy, flux, weight2, False
         if change < 5e-4 and abs(sx) + abs(sy) < 1e-3:
             return x, y, xx, yy, xy, flux, weight2, True

@@ -1,6 +1,6 @@
 // What is known of one image or stack, in a dialog.
 
-import { el, fill, fixed, gradeBadge, productUrl } from "./parts.js";
+import { el, fill, fixed, gradeBadge, productUrl, rms } from "./parts.js";
 
 const dialog = document.getElementById("detail");
 const body = document.getElementById("detail-body");
@@ -48,9 +48,9 @@ export function showImage(id) {
       ["RA, Dec", `${fixed(image.ra_deg, 5)}°, ${fixed(image.dec_deg, 5)}°`], ["batch", image.batch], ["file", image.path],
     ]),
     ...grades(image.grades),
-    ...table("Solutions", ["for", "reference", "rms RA, Dec", "zero point"], image.solutions.map((row) => [
+    ...table("Solutions", ["for", "reference", "rms RA · Dec, mas", "zero point"], image.solutions.map((row) => [
       row.stack_id ? `stack ${row.stack_id.slice(0, 8)}` : "itself", row.reference_name,
-      row.quality.rms_ra_mas == null ? "" : `${fixed(row.quality.rms_ra_mas, 1)}, ${fixed(row.quality.rms_dec_mas, 1)} mas`,
+      rms(row.quality, 1),
       fixed(row.zeropoint_mag, 3)])),
     ...table("Stacks", ["stack", "taken", "rule", "found"], image.stacks.map((row) => [
       row.name, row.selected ? "yes" : "no", row.rule, row.found])),

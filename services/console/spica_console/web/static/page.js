@@ -1,6 +1,6 @@
 // The live page: what changes comes from the API, when it changes is told by server-sent events.
 
-import { el, fill, fixed, gradeBadge, productUrl } from "./parts.js";
+import { el, fill, fixed, gradeBadge, productUrl, rms } from "./parts.js";
 import { showImage, showStack } from "./detail.js";
 
 const LANES = {
@@ -40,8 +40,10 @@ function drawLanes() {
       if (kind === "worker") {
         return el("li", { class: "worker", "data-consumer": `${name} ${hears}` }, el("b", {}, name), el("small", {}, ""));
       }
-      const classes = kind === "stage" ? "stage" : `stage aside ${name.split(".")[1]}`;
-      return el("li", { class: classes, "data-subject": name }, el("strong", {}, "0"), el("span", {}, name));
+      const last = name.split(".")[1];
+      const aside = kind === "aside";
+      return el("li", { class: aside ? `stage aside ${last}` : "stage", "data-subject": name, title: name },
+        el("strong", {}, "0"), el("span", {}, aside ? last : name));
     }));
   }
 }
@@ -85,10 +87,8 @@ function stateOf(image) {
 
 function imageRow(image) {
   const metrics = image.metrics ?? {};
-  const quality = image.quality ?? {};
   const thumb = image.preview_path
     ? el("img", { src: productUrl(image.preview_path), alt: "", loading: "lazy" }) : "";
-  const rms = quality.rms_ra_mas == null ? "" : `${fixed(quality.rms_ra_mas, 0)} · ${fixed(quality.rms_dec_mas, 0)}`;
   const row = el("tr", { "data-image": image.image_id, tabindex: "0" },
     el("td", { class: "thumb" }, thumb),
     el("td", { class: "name" }, image.name),
@@ -98,7 +98,7 @@ function imageRow(image) {
     el("td", { class: "n" }, fixed(metrics.fwhm_arcsec, 2)),
     el("td", { class: "n" }, fixed(metrics.ellipticity, 3)),
     el("td", { class: "n" }, fixed(image.limiting_mag, 2)),
-    el("td", { class: "n" }, rms),
+    el("td", { class: "n" }, rms(image.quality, 0)),
     el("td", { class: "n" }, fixed(image.zeropoint_mag, 3)),
     el("td", { class: `state ${stateOf(image)}` }, stateOf(image)));
   row.addEventListener("click", () => showImage(image.image_id));

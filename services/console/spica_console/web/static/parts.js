@@ -23,3 +23,9 @@ export function gradeBadge(grade) {
 export function productUrl(path) {
   return `/products/${path.split("/").map(encodeURIComponent).join("/")}`;
 }
+
+// Scatter of the matched stars along RA and Dec, mas.
+export function rms(quality, digits) {
+  const pair = quality?.rms_mas;
+  return pair ? `${fixed(pair[0], digits)} · ${fixed(pair[1], digits)}` : "";
+}
