@@ -16,7 +16,8 @@ from spica_calib.heads import read_head_names, read_wcs, write_head
 from spica_calib.jobs import Limits, profile_named, stars_for
 from spica_calib.references import ReferenceFile
 from spica_calib.science.astrometry import ResidualStatistics
-from spica_calib.science.joint import Exposure, JointSolution, solve_joint
+from spica_calib.science.joint import JointSolution, solve_joint
+from spica_calib.science.joint_model import Exposure
 from spica_calib.science.photometry import limiting_mag
 from spica_calib.science.stars import julian_year
 

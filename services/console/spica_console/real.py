@@ -58,6 +58,7 @@ def summarise(result: Result) -> dict[str, Any]:
     stack = max(result.stacks, key=lambda facts: facts.done.get("n_exposures", 0), default=None)
     done = stack.done if stack else {}
     metrics = done.get("metrics", {})
+    inputs = _inputs(result, stack)
     grades = Counter(facts.graded["grade"] for facts in result.images if facts.graded)
     return {
         "arrived": len(result.images),
@@ -70,11 +71,8 @@ def summarise(result: Result) -> dict[str, Any]:
         "residual_arcsec": max(filter(None, (residual_ra, residual_dec)), default=None),
         "residual_ra_arcsec": residual_ra,
         "residual_dec_arcsec": residual_dec,
-        "input_fwhm_px": _median(
-            facts.metrics["fwhm_px"]
-            for facts in _inputs(result, stack)
-            if facts.metrics.get("fwhm_px") is not None
-        ),
+        "input_fwhm_px": _median_of(inputs, "fwhm_px"),
+        "input_ellipticity": _median_of(inputs, "ellipticity"),
         "stack_fwhm_px": metrics.get("fwhm_px"),
         "stack_ellipticity": metrics.get("ellipticity"),
         "stack_exposures": done.get("n_exposures"),
@@ -100,6 +98,11 @@ def _left(facts: ImageFacts) -> dict[str, Any]:
         "state": facts.state,
         "reasons": [failed] if failed else said.get("reasons", []),
     }
+
+
+def _median_of(inputs: list[ImageFacts], metric: str) -> float | None:
+    measured = (facts.metrics.get(metric) for facts in inputs)
+    return _median(value for value in measured if value is not None)
 
 
 def _median(values: Iterable[float]) -> float | None:

@@ -97,6 +97,7 @@ def print_real(summary: dict[str, Any]) -> None:
         ("residual Dec, median", f"{number(summary['residual_dec_arcsec'], 3)}″"),
         ("FWHM of inputs, median", f"{number(summary['input_fwhm_px'])} px"),
         ("FWHM of the stack", f"{number(summary['stack_fwhm_px'])} px"),
+        ("ellipticity of inputs, median", number(summary["input_ellipticity"], 3)),
         ("ellipticity of the stack", number(summary["stack_ellipticity"], 3)),
         ("exposures in the stack", summary["stack_exposures"]),
     ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -151,41 +151,44 @@ async def events(
             return
     while True:
         try:
-            config = ConsumerConfig(
-                filter_subjects=wanted,
-                ack_policy=AckPolicy.NONE,
-                inactive_threshold=_INACTIVE_S,
-                mem_storage=True,
-                **start.config(last),
-            )
-            info = await bus.js.add_consumer(STREAM, config)
-            subscription = await bus.js.pull_subscribe_bind(stream=STREAM, consumer=info.name)
-            try:
-                if not follow and not info.num_pending:
-                    return
-                waiting = int(info.num_pending or 0)
-                while True:
-                    for message in await _fetch(subscription, waiting):
-                        event = read_event(message)
-                        last, waiting = event.sequence, event.pending
-                        yield event
-                    if not follow and waiting == 0:
-                        return
-            finally:
-                # The reader of a pipe may be gone, and the connection with it.
-                with contextlib.suppress(nats.errors.Error):
-                    await subscription.unsubscribe()
-        except nats.js.errors.NotFoundError:
-            # Nothing of Spica's there yet is for the caller to say; a stream that was lost comes back.
-            if last is None:
-                raise
-            await asyncio.sleep(_RETRY_S)
+            async with aclosing(_of_one_consumer(bus, wanted, start.config(last), follow=follow)) as found:
+                async for event in found:
+                    last = event.sequence
+                    yield event
+            return
         except nats.js.errors.BadRequestError as error:
             raise UsageError("bad_subject", f"NATS does not take {', '.join(wanted)}: {error}") from error
-        except (nats.js.errors.Error, nats.errors.Error, OSError):
-            if bus.nc.is_closed:
+        except (nats.js.errors.Error, nats.errors.Error, OSError) as error:
+            # Nothing of Spica's there at all is for the caller to say; a stream that was lost comes back.
+            if bus.nc.is_closed or (last is None and isinstance(error, nats.js.errors.NotFoundError)):
                 raise
             await asyncio.sleep(_RETRY_S)
+
+
+async def _of_one_consumer(
+    bus: Bus, subjects: list[str], begin: dict[str, Any], *, follow: bool
+) -> AsyncGenerator[Event, None]:
+    """Yield events until the server forgets the consumer; without `follow` until none waits."""
+    config = ConsumerConfig(
+        filter_subjects=subjects,
+        ack_policy=AckPolicy.NONE,
+        inactive_threshold=_INACTIVE_S,
+        mem_storage=True,
+        **begin,
+    )
+    info = await bus.js.add_consumer(STREAM, config)
+    subscription = await bus.js.pull_subscribe_bind(stream=STREAM, consumer=info.name)
+    waiting = int(info.num_pending or 0)
+    try:
+        while follow or waiting:
+            for message in await _fetch(subscription, waiting):
+                event = read_event(message)
+                waiting = event.pending
+                yield event
+    finally:
+        # The reader of a pipe may be gone, and the connection with it.
+        with suppress(nats.errors.Error):
+            await subscription.unsubscribe()
 
 
 async def _fetch(subscription: Any, waiting: int) -> list[Msg]:

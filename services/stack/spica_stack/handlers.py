@@ -124,6 +124,7 @@ class Handlers:
             background_mesh_px=settings.background_mesh_px,
             memory_bytes=settings.memory_mb * 1_000_000,
             tile_memory_bytes=settings.tile_memory_mb * 1_000_000,
+            psf_weight_power=settings.psf_weight_power,
         )
 
     def _files(self, row: MemberRow) -> jobs.MemberFiles | None:
@@ -141,6 +142,7 @@ class Handlers:
             exposure_time_s=row.exposure_time_s,
             mjd_obs=row.mjd_obs,
             fwhm_arcsec=row.fwhm_arcsec,
+            ellipticity=row.ellipticity,
         )
 
 

@@ -18,7 +18,7 @@ from spica_stack.errors import no_joint_solution, no_overlap, unknown_profile
 from spica_stack.fitsout import ImageWriter
 from spica_stack.inputs import CcdSize, SolvedCcd, Spool, head_for, read_head, read_member, wcs_of
 from spica_stack.science.coadd import Exposure, Member, coadd
-from spica_stack.science.combine import Clipping, Method, seeing_shares
+from spica_stack.science.combine import Clipping, Method, seeing_priorities, seeing_shares
 from spica_stack.science.grid import TanGrid, outline
 from spica_stack.science.header import Label, stack_header
 from spica_stack.science.prepare import NoUsablePixels, prepare_ccd
@@ -80,6 +80,7 @@ class MemberFiles:
     exposure_time_s: float
     mjd_obs: float | None
     fwhm_arcsec: float | None
+    ellipticity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class CoaddOrder:
     background_mesh_px: int
     memory_bytes: int
     tile_memory_bytes: int
+    psf_weight_power: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,8 @@ def coadd_stack(order: CoaddOrder) -> CoaddResult:
             if any("flux scale" in line for part in loaded for line in part.log):
                 raise no_joint_solution({member.image_id for member in order.members}, len(order.members))
             raise no_overlap(order.grid)
-        _set_shares(order, kept)
-        numbers = [_mean_numbers(part.numbers) for _, part in kept]
+        _set_seeing(order, kept)
+        numbers = [_mean_numbers(part) for _, part in kept]
         total = totals(numbers, order.combine)
         products, rejected = _write(order, [part.exposure for _, part in kept], [m for m, _ in kept], numbers)
     left_out = {member.image_id for member in order.members} - {member.image_id for member, _ in kept}
@@ -196,15 +198,21 @@ def _add_ccd(
     )
 
 
-def _set_shares(order: CoaddOrder, kept: Sequence[tuple[MemberFiles, _Loaded]]) -> None:
-    fwhm = np.array([member.fwhm_arcsec or np.nan for member, _ in kept])
+def _set_seeing(order: CoaddOrder, kept: Sequence[tuple[MemberFiles, _Loaded]]) -> None:
+    """What the seeing of each exposure means for clipping and weighting."""
+    fwhm = np.array([member.fwhm_arcsec or np.nan for member, _ in kept], np.float64)
+    ellipticity = np.array(
+        [np.nan if member.ellipticity is None else member.ellipticity for member, _ in kept], np.float64
+    )
     shares = seeing_shares(fwhm, order.clipping.flux_share)
-    for (_, part), share in zip(kept, shares, strict=True):
-        part.exposure.share = float(share)
+    priorities = seeing_priorities(fwhm, ellipticity, order.psf_weight_power)
+    for (_, part), share, priority in zip(kept, shares, priorities, strict=True):
+        part.exposure.share, part.exposure.priority = float(share), float(priority)
 
 
-def _mean_numbers(ccds: Sequence[MemberNumbers]) -> MemberNumbers:
+def _mean_numbers(part: _Loaded) -> MemberNumbers:
     """One exposure's numbers from those of its CCDs; the lowest saturation level counts."""
+    ccds = part.numbers
     return MemberNumbers(
         exposure_time_s=ccds[0].exposure_time_s,
         flux_scale=float(np.mean([ccd.flux_scale for ccd in ccds])),
@@ -213,6 +221,7 @@ def _mean_numbers(ccds: Sequence[MemberNumbers]) -> MemberNumbers:
         background_adu=float(np.mean([ccd.background_adu for ccd in ccds])),
         saturation_adu=min(ccd.saturation_adu for ccd in ccds),
         mjd_obs=ccds[0].mjd_obs,
+        priority=part.exposure.priority,
     )
 
 

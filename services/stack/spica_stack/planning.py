@@ -125,7 +125,13 @@ def science_grid(grid: Grid) -> TanGrid:
 def processing(settings: StackSettings) -> dict[str, float | int]:
     """Settings that change the pixels of a stack."""
     return settings.model_dump(
-        include={"background_mesh_px", "clip_sigma", "clip_sigma_grown", "clip_flux_share"}
+        include={
+            "background_mesh_px",
+            "clip_sigma",
+            "clip_sigma_grown",
+            "clip_flux_share",
+            "psf_weight_power",
+        }
     )
 
 

@@ -64,6 +64,7 @@ SELECT stack_id, request_id, name, filter, state, requested_at, grid, combine FR
 -- Members of a stack in their order, each with its files, its latest measurement and its joint solution.
 SELECT i.image_id, i.name, i.path, i.sha256, i.size_bytes, i.profile, i.instrument, i.object, i.exposure_time_s,
        i.mjd_obs, m.weight_path, (m.metrics ->> 'fwhm_arcsec')::double precision AS fwhm_arcsec,
+       (m.metrics ->> 'ellipticity')::double precision AS ellipticity,
        s.solution_id, s.header_path, s.flux_scale
 FROM stack_members k
 JOIN images i USING (image_id)

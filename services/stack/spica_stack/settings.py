@@ -30,3 +30,10 @@ class StackSettings(ServiceSettings):
     clip_flux_share: float = Field(
         0.3, ge=0, description="Clipped mean: share of the local flux by which a sample may differ."
     )
+    psf_weight_power: float = Field(
+        1.5,
+        ge=0,
+        le=4,
+        description="How much sharp and round exposures count more in a mean: 0 by noise alone, 1 deepest for points, "
+        "2 sharper at the depth of 0.",
+    )

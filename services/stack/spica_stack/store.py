@@ -64,6 +64,7 @@ class MemberRow:
     exposure_time_s: float
     mjd_obs: float | None
     fwhm_arcsec: float | None
+    ellipticity: float | None
     weight_path: str | None
     header_path: str | None
     flux_scale: float | None

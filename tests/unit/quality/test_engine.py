@@ -253,6 +253,14 @@ def test_the_same_pixels_give_the_same_numbers(sky: Sky, measured: Measurement) 
     assert np.array_equal(again.weight, measured.weight)
 
 
+@pytest.mark.parametrize("sizes", [(3.0, 30.0), (2.0, 60.0), (3.0,)])
+def test_a_few_sources_of_which_no_two_are_alike(sizes: tuple[float, ...]) -> None:
+    data = np.full((400, 400), -300.0 * (len(sizes) - 1), np.float32)
+    for k, fwhm in enumerate(sizes):
+        data += draw(n=1, fwhm=fwhm, flux=(3e5, 4e5), shape=(400, 400), seed=40 + k).data
+    assert not measure(Frame(data, Section(0, 400, 0, 400), 1.6, 6e4)).figures.blank
+
+
 def test_a_gain_that_cannot_be_is_not_believed() -> None:
     """Calibrated pixels in units of their own, with the detector's gain still in the header."""
     sky = draw(n=60, seed=23)

@@ -54,9 +54,10 @@ def test_saturation_shows_where_the_header_is_wrong() -> None:
 def test_saturated_pixels_are_counted_without_their_neighbours() -> None:
     data = flat()
     data[100, 100] = 61_000.0
-    mask, count = masks.saturated(data, 60_000.0)
+    mask, count = masks.saturated(data, 60_000.0, whole(data))
     assert count == 1
     assert np.count_nonzero(mask) == 9
+    assert masks.saturated(data, 60_000.0, Section(0, 50, 0, 50))[1] == 0
 
 
 def test_dead_pixels_but_no_noise() -> None:
@@ -116,7 +117,7 @@ def test_the_kernel_agrees_with_its_plain_twin() -> None:
     spots = random.integers(5, 55, (60, 2))
     data[spots[:, 0], spots[:, 1]] += random.uniform(20, 400, 60).astype(np.float32)
     rms = np.full(data.shape, 5.0, np.float32)
-    found = cosmic_mask(data, rms, 1.7, 0.0, grow_limit=1e9)
+    found = cosmic_mask(data, np.zeros(data.shape, bool), rms, 1.7, 0.0, grow_limit=1e9)
     for j in range(3, 57):
         for i in range(3, 57):
             expected = data[j, i] > 20.0 and naive_sharpness(data, j, i, 1.7, 5.0) > 5.0
@@ -127,7 +128,8 @@ def test_the_kernel_agrees_with_its_plain_twin() -> None:
 def test_stars_are_no_cosmics(fwhm: float, beta: float | None) -> None:
     sky = draw(fwhm=fwhm, beta=beta, n=200, flux=(500, 4e5))
     rms = np.full(sky.data.shape, sky.noise, np.float32)
-    found = cosmic_mask(sky.data - np.float32(300.0), rms, fwhm / 2.355, sky.gain)
+    none = np.zeros(sky.data.shape, bool)
+    found = cosmic_mask(sky.data - np.float32(300.0), none, rms, fwhm / 2.355, sky.gain)
     assert np.count_nonzero(found) <= 2
 
 
@@ -143,13 +145,27 @@ def test_cosmics_and_hot_pixels_are_found(fwhm: float) -> None:
     track = [(300 + k, 400 + k // 3) for k in range(20)]
     for j, i in track:
         data[j, i] += 40.0 * sky.noise
-    found = cosmic_mask(data, np.full(data.shape, sky.noise, np.float32), fwhm / 2.355, sky.gain)
+    rms = np.full(data.shape, sky.noise, np.float32)
+    found = cosmic_mask(data, np.zeros(data.shape, bool), rms, fwhm / 2.355, sky.gain)
     assert found[rows, columns].mean() > 0.98
     assert np.mean([found[j, i] for j, i in track]) > 0.9
 
 
-def test_nan_neither_crashes_nor_counts() -> None:
+def test_stars_beside_pixels_without_value_are_no_cosmics() -> None:
+    sky = draw(fwhm=3.4, n=200, flux=(2e3, 4e5), seed=7)
+    data = sky.data - np.float32(300.0)
+    bad = np.zeros(data.shape, bool)
+    bad[:, np.rint(sky.x).astype(int) + 1] = True
+    data[bad] = 0.0
+    found = cosmic_mask(data, bad, np.full(data.shape, sky.noise, np.float32), 3.4 / 2.355, sky.gain)
+    assert np.count_nonzero(found) <= 2
+
+
+def test_pixels_without_value_are_never_marked() -> None:
     data = flat() - np.float32(200.0)
     data[50:60] = np.nan
-    found = cosmic_mask(data, np.full(data.shape, 5.0, np.float32), 1.7, 1.6)
-    assert not found[50:60].any()
+    data[100, 100] = 1e6
+    bad = ~np.isfinite(data)
+    bad[100, 100] = True
+    found = cosmic_mask(data, bad, np.full(data.shape, 5.0, np.float32), 1.7, 1.6)
+    assert not found.any()

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from spica_stack.science.combine import Clipping, Method, combine, median_efficiency, seeing_shares
+from spica_stack.science.combine import (
+    Clipping,
+    Method,
+    combine,
+    median_efficiency,
+    seeing_priorities,
+    seeing_shares,
+)
 
 from tests.unit.stack.sky import grid_of, render, scattered_stars
 
@@ -14,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 def slow_twin(  # noqa: PLR0912 (plain loops are the point)
-    value: NDArray, weight: NDArray, method: Method, share: NDArray, clipping: Clipping
+    value: NDArray, weight: NDArray, method: Method, share: NDArray, priority: NDArray, clipping: Clipping
 ) -> tuple[Floats, Floats, NDArray, int]:
     """Pixel by pixel, in plain loops and double precision."""
     n, height, width = value.shape
@@ -45,7 +52,7 @@ def slow_twin(  # noqa: PLR0912 (plain loops are the point)
         mark[i, y, x] = 2 if off > clipping.n_sigma * sigma else int(off > clipping.n_sigma_grown * sigma)
     for y in range(height):
         for x in range(width):
-            sum_w = sum_wv = 0.0
+            sum_w = sum_wv = sum_ww = 0.0
             for i in range(n):
                 w = float(weight[i, y, x])
                 if not w > 0:
@@ -54,11 +61,11 @@ def slow_twin(  # noqa: PLR0912 (plain loops are the point)
                 if mark[i, y, x] == 2 or (mark[i, y, x] == 1 and (around == 2).any()):
                     rejected += 1
                     continue
-                sum_w, sum_wv = sum_w + w, sum_wv + w * float(value[i, y, x])
+                u = w * float(priority[i])
+                sum_w, sum_wv, sum_ww = sum_w + u, sum_wv + u * float(value[i, y, x]), sum_ww + u * u / w
                 count[y, x] += 1
-            out_weight[y, x] = sum_w
             if sum_w > 0:
-                out[y, x] = sum_wv / sum_w
+                out[y, x], out_weight[y, x] = sum_wv / sum_w, sum_w**2 / sum_ww
     return out, out_weight, count, rejected
 
 
@@ -80,9 +87,10 @@ def test_it_does_what_its_slow_twin_does(method: Method, value: NDArray, seed: i
     weight = rng.choice(np.array([0, 0.5, 1, 3], np.float32), value.shape)
     value = np.where(weight > 0, value, rng.choice(np.array([np.nan, np.inf, 0], np.float32), value.shape))
     share = rng.choice(np.array([0, 0.3, 1.1], np.float32), len(value))
+    priority = rng.choice(np.array([0.25, 1, 2], np.float32), len(value))
     clipping = Clipping(radius_px=1)
-    found = combine(value, weight, method, share=share, clipping=clipping)
-    out, out_weight, count, rejected = slow_twin(value, weight, method, share, clipping)
+    found = combine(value, weight, method, share=share, priority=priority, clipping=clipping)
+    out, out_weight, count, rejected = slow_twin(value, weight, method, share, priority, clipping)
     np.testing.assert_allclose(found.value, out, rtol=2e-6, atol=1e-6)
     np.testing.assert_allclose(found.weight, out_weight, rtol=2e-6)
     np.testing.assert_array_equal(found.exposures, count)
@@ -112,7 +120,8 @@ def test_weights_tell_the_noise(method: Method, n: int) -> None:
     sigma = rng.uniform(1, 1.05 if method == "median" else 4, n).astype(np.float32)
     value = (rng.normal(size=(n, 200, 200)) * sigma[:, None, None]).astype(np.float32)
     weight = np.broadcast_to(1 / sigma[:, None, None] ** 2, value.shape).astype(np.float32)
-    combined = combine(value, weight, method)
+    priority = rng.uniform(0.3, 3, n).astype(np.float32)
+    combined = combine(value, weight, method, priority=priority)
     assert np.std(combined.value * np.sqrt(combined.weight)) == pytest.approx(1, abs=0.02)
     assert abs(np.mean(combined.value * np.sqrt(combined.weight))) < 0.02
     assert combined.rejected < 1e-3 * value.size
@@ -207,3 +216,29 @@ def test_the_allowance_grows_with_the_distance_from_the_median_seeing() -> None:
     np.testing.assert_allclose(shares, [0.3 + 1 / 0.49 - 1, 0.3, 0.3, 0.3, 0.3 + 1 - 1 / 1.69], rtol=1e-5)
     np.testing.assert_allclose(seeing_shares(np.array([np.nan, np.nan]), 0.2), 0.2)
     np.testing.assert_allclose(seeing_shares(np.array([0.8, 1.0]), 0.0), [1 / 0.64 - 1, 1 - 0.64], rtol=1e-5)
+
+
+def test_sharp_and_round_exposures_count_more() -> None:
+    fwhm = np.array([0.8, 1.0, 1.0, 1.0, np.nan])
+    ellipticity = np.array([0.0, 0.0, 0.0, 0.5, 0.0])
+    np.testing.assert_allclose(seeing_priorities(fwhm, ellipticity, 1.0), [1 / 0.64, 1, 1, 0.5, 1], rtol=1e-6)
+    np.testing.assert_allclose(seeing_priorities(fwhm, ellipticity, 2.0)[3], 0.25, rtol=1e-6)
+    np.testing.assert_array_equal(seeing_priorities(fwhm, ellipticity, 0.0), 1)
+    np.testing.assert_array_equal(seeing_priorities(np.array([np.nan]), np.array([np.nan]), 1.0), 1)
+
+
+def test_priorities_make_point_sources_deeper() -> None:
+    """Signal-to-noise of a star in its best filter: better with power 1 than by the noise alone."""
+    grid = grid_of(60)
+    stars = scattered_stars(np.random.default_rng(0), 1, 4, flux=(1e4, 1e4))
+    fwhm = np.array([3.0, 3.3, 4.0, 5.5, 7.0])
+    value = np.array([render((60, 60), grid, stars, f) for f in fwhm]).astype(np.float32)
+    weight = np.ones_like(value)
+
+    def depth(power: float) -> float:
+        priority = seeing_priorities(fwhm, np.zeros(5), power)
+        combined = combine(value, weight, "weighted_mean", priority=priority)
+        return float(np.sqrt((combined.value.astype(np.float64) ** 2 * combined.weight).sum()))
+
+    assert depth(1.0) > 1.03 * depth(0.0)
+    assert depth(1.5) > 1.02 * depth(0.0)

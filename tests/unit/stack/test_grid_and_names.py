@@ -121,11 +121,11 @@ def test_photon_noise_is_counts_over_gain() -> None:
     rng = np.random.default_rng(0)
     members = [
         MemberNumbers(30, 0.05, 1.5, 4.0, 0, 6e4, None),
-        MemberNumbers(300, 0.005, 2.0, 9.0, 0, 6e4, None),
+        MemberNumbers(300, 0.005, 2.0, 9.0, 0, 6e4, None, priority=0.4),
         MemberNumbers(100, 0.02, 1.0, 6.0, 0, 6e4, None),
     ]
     flux = 80.0
-    weights = np.array([1 / (m.flux_scale * m.noise_adu) ** 2 for m in members])
+    weights = np.array([m.priority / (m.flux_scale * m.noise_adu) ** 2 for m in members])
     electrons = [rng.poisson(flux / m.flux_scale * m.gain_e_per_adu, 40000) for m in members]
     samples = np.array([e / m.gain_e_per_adu * m.flux_scale for e, m in zip(electrons, members, strict=True)])
     mean = weights @ samples / weights.sum()

@@ -1,48 +1,36 @@
 """The joint solution of a stack's exposures: one sky for all of them.
 
-Sources seen in several exposures, and the reference stars, tie the exposures together. The model is
-what changes and what does not: per instrument context and CCD one distortion (a polynomial of degree 2 and more in
-pixels), per exposure and CCD an affine map. Positions of sources and models are solved in turn, from each
-exposure's own solution, until the exposures agree.
+Sources seen in several exposures, and the reference stars, tie the exposures together. Positions of sources are
+eliminated from the least-squares problem, so that one linear solution gives all affine maps and distortions
+at once, however little exposures overlap; it is repeated as matches and weights follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solve as solve_dense
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import splu
 from scipy.spatial import KDTree
-from spica_imaging.polynomial import design, terms
-from spica_imaging.wcs import TpvWcs, tan_deproject, tan_project
+from spica_imaging.stats import SIGMA_PER_MAD
+from spica_imaging.wcs import TpvWcs, tan_project
 
 from spica_calib.science.association import Groups, associate, mean_positions
-from spica_calib.science.astrometry import wcs_through
 from spica_calib.science.fluxes import FluxSolution, solve_fluxes
-from spica_calib.science.frame import field_centre
-from spica_calib.science.least_squares import robust_lstsq
-from spica_calib.science.matching import mutual_nearest
-from spica_calib.science.stars import Bools, CcdField, Floats, Ints, Stars
+from spica_calib.science.joint_model import Exposure, JointModel, high_terms, n_high_terms
+from spica_calib.science.matching import Index, mutual_nearest
+from spica_calib.science.stars import Floats, Ints, Stars
 
-_MAX_PER_CCD = 1500
-_ROUNDS = 6
-_MIN_TARGETS = 6
-"""An affine map per CCD needs so many sources; with fewer the exposure's own solution stands."""
-_ROWS_PER_TERM = 15
-_WORTH = 0.995
+_ROUNDS = 5
+_FIRST_RADIUS_PX = 2.5
+_DAMPING_PX = 1.0
+"""Standard error of the exposures' own solutions: weak, but it holds what nothing else ties."""
+_DENSE_LIMIT = 4000
+_CUT = 4.0
 _PHOTOMETRIC_SNR = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """One member: its CCDs with their own solutions, and its own zero point."""
-
-    context: str
-    """Exposures equal in this share their distortion."""
-    exposure_time_s: float
-    fields: tuple[CcdField, ...]
-    zeropoint_mag: float | None
-    zeropoint_error_mag: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,264 +50,186 @@ class JointSolution:
     fluxes: FluxSolution
 
 
-@dataclass(slots=True)
-class _Unit:
-    """One CCD of one exposure: rows of the flat arrays, and its affine map to the common plane (arcsec)."""
+@dataclass(frozen=True, slots=True)
+class _Ties:
+    """What ties exposures together in one round."""
 
-    exposure: int
-    field: CcdField
-    key: tuple[str, str]
-    rows: slice
-    affine: Floats
-    """Shape (3, 2): plane = [1, u', v'] @ affine, with u', v' the undistorted normalised pixels."""
-
-    @property
-    def half(self) -> float:
-        return max(self.field.nx, self.field.ny) / 2.0
-
-    def normalised(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        return (x - self.field.centre[0]) / self.half, (y - self.field.centre[1]) / self.half
-
-
-@dataclass(slots=True)
-class _Distortion:
-    """u' = u + sum of c_k times the terms of degree 2 and more; likewise v'."""
-
-    degree: int
-    coefficients: Floats
-
-    def apply(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
-        if self.degree < 2:
-            return u, v
-        bend = _high_terms(u, v, self.degree) @ self.coefficients
-        return u + bend[:, 0], v + bend[:, 1]
-
-
-_NONE = _Distortion(1, np.empty((0, 2)))
-
-
-def _high_terms(u: Floats, v: Floats, degree: int) -> Floats:
-    return design(u, v, degree)[:, 3:]
+    group: Ints
+    groups: Groups
+    tied: Index
+    """Groups that are reference stars."""
+    star: Floats
+    """Where those stars are, shape (n, 2), arcsec."""
+    star_sigma: Floats
+    residual: Floats
+    """Star minus group, shape (n, 2), arcsec."""
 
 
 class _Joint:
-    """The state of the iteration."""
+    """Flat arrays of all sources, and the model that puts them into the plane."""
 
-    def __init__(self, exposures: Sequence[Exposure], stars: Stars) -> None:
-        self.exposures = exposures
-        self.centre = field_centre([field for exposure in exposures for field in exposure.fields])
-        self.star_plane = np.column_stack(tan_project(stars.ra_deg, stars.dec_deg, *self.centre)) * 3600.0
-        seen = np.isfinite(self.star_plane).all(axis=1)
-        self.star_plane = self.star_plane[seen]
-        self.star_error = stars.error_arcsec[seen]
-        self.units = self._make_units()
-        self.u = np.concatenate([u.normalised(u.field.sources.x, u.field.sources.y)[0] for u in self.units])
-        self.v = np.concatenate([u.normalised(u.field.sources.x, u.field.sources.y)[1] for u in self.units])
-        self.exposure = np.concatenate([np.full(len(u.field.sources), u.exposure) for u in self.units])
-        self.pixel = np.median([u.field.wcs.scale_at(*u.field.centre) for u in self.units])
+    def __init__(self, exposures: Sequence[Exposure], stars: Stars, max_degree: int) -> None:
+        self.model = JointModel(exposures, max_degree)
+        plane = np.column_stack(tan_project(stars.ra_deg, stars.dec_deg, *self.model.centre)) * 3600.0
+        seen = np.isfinite(plane).all(axis=1)
+        self.star_plane, self.star_error = plane[seen], stars.error_arcsec[seen]
+        units = self.model.units
+        scales = [unit.field.wcs.scale_at(*unit.field.centre) for unit in units]
+        self.pixel = float(np.median(scales))
+        self.exposure = np.concatenate([np.full(len(unit.field.sources), unit.exposure) for unit in units])
         self.error = np.concatenate(
-            [u.field.sources.weight_error_px * u.field.wcs.scale_at(*u.field.centre) for u in self.units]
+            [unit.field.sources.weight_error_px * scale for unit, scale in zip(units, scales, strict=True)]
         )
-        self.distortions: dict[tuple[str, str], _Distortion] = {unit.key: _NONE for unit in self.units}
-        self.plane = np.concatenate(
-            [self._own_plane(u, u.field.sources.x, u.field.sources.y) for u in self.units]
-        )
-        self.targets = self.plane
-        self.target_error = self.error
-        self.has_target: Bools = np.ones(len(self.plane), dtype=bool)
+        self.plane = self._positions()
+        self._parameter_places()
 
-    def _make_units(self) -> list[_Unit]:
-        units, start = [], 0
-        for number, exposure in enumerate(self.exposures):
-            for whole in exposure.fields:
-                order = np.argsort(-whole.sources.flux_adu, kind="stable")[:_MAX_PER_CCD]
-                field = replace(whole, sources=whole.sources.take(np.sort(order)))
-                rows = slice(start, start + len(field.sources))
-                start = rows.stop
-                units.append(_Unit(number, field, (exposure.context, field.name), rows, np.zeros((3, 2))))
-        return units
-
-    def _own_plane(self, unit: _Unit, x: Floats, y: Floats) -> Floats:
-        """Positions by the exposure's own solution, in the common plane."""
-        return np.column_stack(tan_project(*unit.field.wcs.pixel_to_sky(x, y), *self.centre)) * 3600.0
-
-    def model_plane(self, unit: _Unit, x: Floats, y: Floats) -> Floats:
-        """Positions by the joint model, in the common plane."""
-        u, v = self.distortions[unit.key].apply(*unit.normalised(x, y))
-        plane: Floats = np.column_stack((np.ones(len(u)), u, v)) @ unit.affine
-        return plane
-
-    def fit_models(self, max_degree: int) -> None:
-        """Distortions and affine maps from the present targets."""
-        for unit in self.units:
-            rows = self._target_rows(unit)
-            if len(rows) >= _MIN_TARGETS:
-                basis = np.column_stack((np.ones(len(rows)), self.u[rows], self.v[rows]))
-                unit.affine = np.linalg.lstsq(basis, self.targets[rows], rcond=None)[0].astype(np.float64)
-            else:
-                unit.affine = self._affine_through_own(unit)
-        for key in dict.fromkeys(unit.key for unit in self.units):
-            self.distortions[key] = self._fit_distortion(key, max_degree)
-        for unit in self.units:
-            rows = self._target_rows(unit)
-            if len(rows) < _MIN_TARGETS:
-                unit.affine = self._affine_through_own(unit)
-                continue
-            u, v = self.distortions[unit.key].apply(self.u[rows], self.v[rows])
-            basis = np.column_stack((np.ones(len(rows)), u, v))
-            unit.affine = robust_lstsq(basis, self.targets[rows], self.target_error[rows]).solution
-        self.plane = np.concatenate(
-            [self.model_plane(unit, unit.field.sources.x, unit.field.sources.y) for unit in self.units]
+    def _positions(self) -> Floats:
+        return np.concatenate(
+            [self.model.plane(unit, unit.field.sources.x, unit.field.sources.y) for unit in self.model.units]
         )
 
-    def _target_rows(self, unit: _Unit) -> Ints:
-        return unit.rows.start + np.flatnonzero(self.has_target[unit.rows])
+    def _parameter_places(self) -> None:
+        """Where affine maps (six numbers per unit) and distortions (two per term) stand among the parameters."""
+        place = 6 * len(self.model.units)
+        self.distortion_place: dict[tuple[str, str], int] = {}
+        for key, distortion in self.model.distortions.items():
+            self.distortion_place[key] = place
+            place += 2 * n_high_terms(distortion.degree)
+        self.n_parameters = place
 
-    def _affine_through_own(self, unit: _Unit) -> Floats:
-        """The affine map closest to the exposure's own solution, given the distortion."""
-        x, y = (
-            c.ravel() for c in np.meshgrid(np.linspace(1, unit.field.nx, 9), np.linspace(1, unit.field.ny, 9))
-        )
-        u, v = self.distortions[unit.key].apply(*unit.normalised(x, y))
-        affine: Floats = np.linalg.lstsq(
-            np.column_stack((np.ones(len(u)), u, v)), self._own_plane(unit, x, y), rcond=None
-        )[0].astype(np.float64)
-        return affine
-
-    def _fit_distortion(self, key: tuple[str, str], max_degree: int) -> _Distortion:
-        """What the exposures of one context have in common beyond their affine maps.
-
-        The affine part of every exposure is projected out of targets and terms (Frisch & Waugh 1933), so
-        that distortion and affine maps come out as from one great least-squares problem.
-        """
-        bases, goals, errors = [], [], []
-        for unit in self.units:
-            rows = self._target_rows(unit)
-            if unit.key != key or len(rows) < _MIN_TARGETS:
-                continue
-            u, v = self.u[rows], self.v[rows]
-            inverse = np.linalg.inv(unit.affine[1:])
-            goal = (self.targets[rows] - unit.affine[0]) @ inverse - np.column_stack((u, v))
-            error = self.target_error[rows] / (self.pixel * unit.half)
-            weight = 1.0 / error
-            q = np.linalg.qr(np.column_stack((np.ones(len(rows)), u, v)) * weight[:, None])[0]
-
-            def without_affine(values: Floats, q: Floats = q, weight: Floats = weight) -> Floats:
-                scaled = values * weight[:, None]
-                cleaned: Floats = (scaled - q @ (q.T @ scaled)) / weight[:, None]
-                return cleaned
-
-            bases.append(
-                without_affine(_high_terms(u, v, max_degree)) if max_degree > 1 else np.empty((len(u), 0))
-            )
-            goals.append(without_affine(goal))
-            errors.append(error)
-        if not bases:
-            return self.distortions[key]
-        basis, goal, error = np.concatenate(bases), np.concatenate(goals), np.concatenate(errors)
-        limit = 3.0 * 1.4826 * max(float(np.median(np.abs(goal))), 1e-12)
-        best, best_score = _NONE, float(np.sqrt(np.mean(np.minimum(np.abs(goal), limit) ** 2)))
-        for degree in range(2, max_degree + 1):
-            n_terms = len(terms(degree)) - 3
-            if len(goal) < _ROWS_PER_TERM * n_terms:
-                break
-            fit = robust_lstsq(basis[:, :n_terms], goal, error)
-            score = float(np.sqrt(np.mean(np.minimum(np.abs(fit.left_out), limit) ** 2)))
-            if score < _WORTH * best_score:
-                best, best_score = _Distortion(degree, fit.solution), score
-        return best
-
-    def update_targets(self, radius: float, star_radius: float) -> tuple[Ints, Groups, Ints, Floats]:
-        """New mean positions, tied to the reference: groups, their means, and residuals to their stars."""
+    def ties(self, radius: float, star_radius: float) -> _Ties:
+        """Groups of detections, and which of them are reference stars."""
         group = associate(self.plane[:, 0], self.plane[:, 1], self.exposure, radius)
         groups = mean_positions(self.plane[:, 0], self.plane[:, 1], self.error, group)
-        means = np.column_stack((groups.x, groups.y))
-        index, star = mutual_nearest(means[:, 0], means[:, 1], KDTree(self.star_plane), star_radius)
-        total = 1.0 / groups.error**2
-        residual = self.star_plane[star] - means[index]
-        if len(index) >= _MIN_TARGETS:
-            error = np.hypot(groups.error[index], self.star_error[star])
-            scale = float(np.abs(means[index]).max()) + 1.0
-            basis = np.column_stack((np.ones(len(index)), means[index] / scale))
-            fit = robust_lstsq(basis, residual, error)
-            means = means + np.column_stack((np.ones(len(means)), means / scale)) @ fit.solution
-            residual = fit.residual
-            good = fit.weight > 0
-            index, star, residual = index[good], star[good], residual[good]
-            # The reference pulls with the weight that its scatter about the sources deserves.
-            pull = 1.0 / (self.star_error[star] ** 2 + max(fit.scatter**2 - np.median(error) ** 2, 0.0))
-            means[index] += residual * (pull / (pull + total[index]))[:, None]
-        tied = groups.count >= 2
-        tied[index] = True
-        self.targets = means[group]
-        self.has_target = groups.kept & tied[group]
-        # The target is a mean that holds the detection itself: its own error is what matters.
-        self.target_error = np.hypot(self.error, groups.scatter)
-        return group, groups, index, residual
+        tied, star = mutual_nearest(groups.x, groups.y, KDTree(self.star_plane), star_radius)
+        counted = groups.count[tied] > 0
+        tied, star = tied[counted], star[counted]
+        residual = self.star_plane[star] - np.column_stack((groups.x, groups.y))[tied]
+        own = np.hypot(groups.error[tied], self.star_error[star])
+        middle = np.median(residual, axis=0) if len(residual) else np.zeros(2)
+        spread = SIGMA_PER_MAD * float(np.median(np.abs(residual - middle))) if len(residual) else 0.0
+        extra2 = max(spread**2 - float(np.median(own)) ** 2, 0.0) if len(own) else 0.0
+        near = np.abs(residual - middle).max(axis=1, initial=0.0) <= _CUT * np.sqrt(own**2 + extra2)
+        sigma = np.sqrt(self.star_error[star] ** 2 + extra2)
+        return _Ties(group, groups, tied[near], self.star_plane[star][near], sigma[near], residual[near])
+
+    def _derivatives(self) -> csr_array:
+        """Derivatives of all plane positions (x of all, then y of all) with regard to the parameters."""
+        n, rows, columns, values = len(self.plane), [], [], []
+        for number, unit in enumerate(self.model.units):
+            row = np.arange(unit.rows.start, unit.rows.stop)
+            u, v = unit.normalised(unit.field.sources.x, unit.field.sources.y)
+            distortion = self.model.distortions[unit.key]
+            basis = np.column_stack((np.ones(len(u)), *distortion.apply(u, v)))
+            high = high_terms(u, v, distortion.degree) if distortion.degree > 1 else np.empty((len(u), 0))
+            place = self.distortion_place[unit.key]
+            for axis in (0, 1):
+                for k in range(3):
+                    rows.append(row + axis * n)
+                    columns.append(np.full(len(row), 6 * number + 3 * axis + k))
+                    values.append(basis[:, k])
+                for k in range(2 * high.shape[1]):
+                    # Distortions in arcsec of the plane: then all parameters are of one size.
+                    term, along = divmod(k, 2)
+                    rows.append(row + axis * n)
+                    columns.append(np.full(len(row), place + k))
+                    values.append(high[:, term] * unit.linear[along, axis] / self._size(unit.linear))
+        entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+        return csr_array(entries, shape=(2 * n, self.n_parameters))
+
+    @staticmethod
+    def _size(linear: Floats) -> float:
+        return float(np.sqrt(abs(np.linalg.det(linear))))
+
+    def improve(self, ties: _Ties) -> None:
+        """One linear solution for all parameters; the sources' positions are eliminated."""
+        n, n_groups = len(self.plane), len(ties.groups.count)
+        weight = ties.groups.kept / (self.error**2 + ties.groups.scatter**2)
+        weights = np.tile(weight, 2)
+        star_weight, star_pull = np.zeros(2 * n_groups), np.zeros(2 * n_groups)
+        for axis in (0, 1):
+            star_weight[ties.tied + axis * n_groups] = 1.0 / ties.star_sigma**2
+            star_pull[ties.tied + axis * n_groups] = ties.star[:, axis] / ties.star_sigma**2
+        member = np.concatenate((ties.group, ties.group + n_groups))
+        gather = csr_array((weights, (member, np.arange(2 * n))), shape=(2 * n_groups, 2 * n))
+        total = np.maximum(gather.sum(axis=1) + star_weight, 1e-12)
+        jacobian = self._derivatives()
+        shared = gather @ jacobian
+        positions = self.plane.T.ravel()
+        normal = jacobian.T @ (diags_array(weights) @ jacobian) - shared.T @ (
+            diags_array(1.0 / total) @ shared
+        )
+        right = shared.T @ ((gather @ positions + star_pull) / total) - jacobian.T @ (weights * positions)
+        damping = 1.0 / (_DAMPING_PX * self.pixel) ** 2
+        normal = normal + damping * diags_array(np.ones(self.n_parameters))
+        if self.n_parameters <= _DENSE_LIMIT:
+            change = solve_dense(normal.toarray(), right, assume_a="pos")
+        else:
+            change = splu(normal.tocsc()).solve(right)
+        self._apply(np.asarray(change, dtype=np.float64))
+        self.plane = self._positions()
+
+    def _apply(self, change: Floats) -> None:
+        sizes = {unit.key: self._size(unit.linear) for unit in self.model.units}
+        for number, unit in enumerate(self.model.units):
+            unit.affine = unit.affine + change[6 * number : 6 * number + 6].reshape(2, 3).T
+        for key, distortion in self.model.distortions.items():
+            place, count = self.distortion_place[key], n_high_terms(distortion.degree)
+            if count:
+                step = change[place : place + 2 * count].reshape(count, 2)
+                distortion.coefficients = distortion.coefficients + step / sizes[key]
 
 
 def solve_joint(exposures: Sequence[Exposure], stars: Stars, max_degree: int) -> JointSolution:
     """Solve exposures together, from their own solutions; `stars` at the exposures' mean epoch."""
-    state = _Joint(exposures, stars)
-    radius = 2.5 * float(state.pixel)
-    star_radius = 2.5 * float(state.pixel)
-    group, groups, index, residual = state.update_targets(radius, star_radius)
-    previous = np.inf
+    state = _Joint(exposures, stars, max_degree)
+    radius = star_radius = _FIRST_RADIUS_PX * state.pixel
+    ties = state.ties(radius, star_radius)
     for _ in range(_ROUNDS):
-        state.fit_models(max_degree)
-        group, groups, index, residual = state.update_targets(radius, star_radius)
-        spread = float(np.hypot(*groups.rms))
-        radius = float(np.clip(5.0 * spread, 1.0 * state.pixel, radius))
-        if abs(previous - spread) < 0.002 * spread:
+        before = state.plane
+        state.improve(ties)
+        spread = float(np.hypot(*ties.groups.rms))
+        radius = float(np.clip(5.0 * spread, state.pixel, radius))
+        ties = state.ties(radius, star_radius)
+        if len(before) and float(np.abs(state.plane - before).max()) < 1e-4 * state.pixel:
             break
-        previous = spread
-    state.fit_models(max_degree)
-    several = groups.count >= 2
+    several = ties.groups.count >= 2
+    rms = ties.groups.rms
+    found: list[list[TpvWcs]] = [[] for _ in exposures]
+    for unit in state.model.units:
+        found[unit.exposure].append(state.model.wcs(unit))
     return JointSolution(
-        wcs=_as_wcs(state),
-        distortion_degree=max(d.degree for d in state.distortions.values()),
+        wcs=tuple(tuple(ccds) for ccds in found),
+        distortion_degree=max(distortion.degree for distortion in state.model.distortions.values()),
         n_internal=int(np.count_nonzero(several)),
-        internal_rms_mas=(1000.0 * groups.rms[0], 1000.0 * groups.rms[1]) if several.any() else None,
-        n_reference=len(index),
-        reference_rms_mas=_spread_mas(residual) if len(index) >= 3 else None,
-        fluxes=_fluxes(state, group, groups),
+        internal_rms_mas=(1000.0 * rms[0], 1000.0 * rms[1]) if several.any() else None,
+        n_reference=len(ties.tied),
+        reference_rms_mas=_spread_mas(ties.residual) if len(ties.tied) >= 3 else None,
+        fluxes=_fluxes(exposures, state, ties),
     )
 
 
 def _spread_mas(residual: Floats) -> tuple[float, float]:
-    spread = 1482.6 * np.median(np.abs(residual - np.median(residual, axis=0)), axis=0)
+    spread = 1000.0 * SIGMA_PER_MAD * np.median(np.abs(residual - np.median(residual, axis=0)), axis=0)
     return float(spread[0]), float(spread[1])
 
 
-def _as_wcs(state: _Joint) -> tuple[tuple[TpvWcs, ...], ...]:
-    """The models as TPV WCS, each in its CCD's own tangent plane."""
-    found: list[list[TpvWcs]] = [[] for _ in state.exposures]
-    for unit in state.units:
-
-        def sky_of(x: Floats, y: Floats, unit: _Unit = unit) -> tuple[Floats, Floats]:
-            plane = state.model_plane(unit, x, y) / 3600.0
-            return tan_deproject(plane[:, 0], plane[:, 1], *state.centre)
-
-        degree = max(3, state.distortions[unit.key].degree)
-        found[unit.exposure].append(wcs_through(unit.field, sky_of, degree))
-    return tuple(tuple(ccds) for ccds in found)
-
-
-def _fluxes(state: _Joint, group: Ints, groups: Groups) -> FluxSolution:
-    """Zero points on one scale, from clean sources that several exposures see."""
-    flux = np.concatenate([u.field.sources.star_flux_adu for u in state.units])
-    error = np.concatenate([u.field.sources.star_flux_error_adu for u in state.units])
-    clean = np.concatenate([u.field.sources.clean & u.field.sources.starlike for u in state.units])
-    seconds = np.array([e.exposure_time_s for e in state.exposures])
-    good = clean & groups.kept & (flux > _PHOTOMETRIC_SNR * error) & (error > 0)
-    good &= np.bincount(group[good], minlength=len(groups.count))[group] >= 2
+def _fluxes(exposures: Sequence[Exposure], state: _Joint, ties: _Ties) -> FluxSolution:
+    """Zero points on one scale, from clean stars that several exposures see."""
+    sources = [unit.field.sources for unit in state.model.units]
+    flux = np.concatenate([s.star_flux_adu for s in sources])
+    error = np.concatenate([s.star_flux_error_adu for s in sources])
+    clean = np.concatenate([s.clean & s.starlike for s in sources])
+    seconds = np.array([exposure.exposure_time_s for exposure in exposures])
+    good = clean & ties.groups.kept & (flux > _PHOTOMETRIC_SNR * error) & (error > 0)
+    good &= np.bincount(ties.group[good], minlength=len(ties.groups.count))[ties.group] >= 2
     return solve_fluxes(
         mag=-2.5 * np.log10(flux[good] / seconds[state.exposure[good]]),
         error=1.0857 * error[good] / flux[good],
         exposure=state.exposure[good],
-        group=group[good],
-        zero=np.array([np.nan if e.zeropoint_mag is None else e.zeropoint_mag for e in state.exposures]),
+        group=ties.group[good],
+        zero=np.array([np.nan if e.zeropoint_mag is None else e.zeropoint_mag for e in exposures]),
         zero_error=np.array(
-            [np.nan if e.zeropoint_error_mag is None else e.zeropoint_error_mag for e in state.exposures]
+            [np.nan if e.zeropoint_error_mag is None else e.zeropoint_error_mag for e in exposures]
         ),
     )

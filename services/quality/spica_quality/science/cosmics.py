@@ -24,12 +24,20 @@ MARGIN = 0.5
 
 @jit
 def _excess(
-    data: Pixels, j: int, i: int, dj: int, di: int, ratio: float, noise2: float, inverse_gain: float
+    data: Pixels,
+    bad: Mask,
+    j: int,
+    i: int,
+    dj: int,
+    di: int,
+    ratio: float,
+    noise2: float,
+    inverse_gain: float,
 ) -> float:
     """By how many sigma the pixel is too sharp along one direction."""
-    p, n1, n2 = data[j, i], data[j - dj, i - di], data[j + dj, i + di]
-    if np.isnan(n1) or np.isnan(n2):
+    if bad[j - dj, i - di] or bad[j + dj, i + di]:
         return 0.0
+    p, n1, n2 = data[j, i], data[j - dj, i - di], data[j + dj, i + di]
     variance = (ratio * ratio + 0.5) * noise2
     variance += (ratio * ratio * p + 0.25 * (max(n1, 0.0) + max(n2, 0.0))) * inverse_gain
     return (ratio * p - 0.5 * (n1 + n2)) / np.sqrt(variance)
@@ -37,7 +45,13 @@ def _excess(
 
 @jit
 def _sharpness(
-    data: Pixels, rms: Pixels, seed: float, ratio: NDArray[np.float64], inverse_gain: float, result: Pixels
+    data: Pixels,
+    bad: Mask,
+    rms: Pixels,
+    seed: float,
+    ratio: NDArray[np.float64],
+    inverse_gain: float,
+    result: Pixels,
 ) -> None:
     ny, nx = data.shape
     steps = ratio.shape[0]
@@ -46,7 +60,7 @@ def _sharpness(
         for i in range(margin, nx - margin):
             p = data[j, i]
             noise = rms[j, i]
-            if not p > seed * noise:
+            if bad[j, i] or not p > seed * noise:
                 continue
             noise2 = noise * noise
             best = 0.0
@@ -56,18 +70,19 @@ def _sharpness(
                     dj = d if direction != 0 else 0
                     di = 0 if direction == 1 else (-d if direction == 3 else d)
                     straight = ratio[s, 0] if direction < 2 else ratio[s, 1]
-                    excess = _excess(data, j, i, dj, di, straight, noise2, inverse_gain)
+                    excess = _excess(data, bad, j, i, dj, di, straight, noise2, inverse_gain)
                     best = max(best, excess)
             # All eight neighbours at once: less noise, for single hot pixels.
-            around = 0.0
+            around, complete = 0.0, True
             for dj in range(-1, 2):
                 for di in range(-1, 2):
                     if dj != 0 or di != 0:
-                        value = data[j + dj, i + di]
-                        around += 0.0 if np.isnan(value) else value
-            mean_ratio = 0.5 * (ratio[0, 0] + ratio[0, 1])
-            variance = (mean_ratio * mean_ratio + 0.125) * noise2 + mean_ratio * mean_ratio * p * inverse_gain
-            best = max(best, (mean_ratio * p - 0.125 * around) / np.sqrt(variance))
+                        around += data[j + dj, i + di]
+                        complete = complete and not bad[j + dj, i + di]
+            if complete:
+                mean = 0.5 * (ratio[0, 0] + ratio[0, 1])
+                variance = (mean * mean + 0.125) * noise2 + mean * mean * p * inverse_gain
+                best = max(best, (mean * p - 0.125 * around) / np.sqrt(variance))
             result[j, i] = best
 
 
@@ -93,6 +108,7 @@ def _grow(sharp: Pixels, data: Pixels, rms: Pixels, low: float, mask: Mask) -> i
 
 def cosmic_mask(
     data: Pixels,
+    bad: Mask,
     rms: Pixels,
     sigma_px: float,
     gain: float,
@@ -103,7 +119,9 @@ def cosmic_mask(
     """Pixels hit by cosmic rays, and hot pixels.
 
     Args:
-        data: background-subtracted pixels, shape (ny, nx), NaN where there is no value.
+        data: background-subtracted pixels, shape (ny, nx).
+        bad: True where a pixel has no value: nothing is concluded from it, as a star beside a dead column
+            looks sharp.
         rms: noise of the background, same shape.
         sigma_px: standard deviation of the narrowest stars along their minor axis. Too small a
             value finds fewer cosmics, never more.
@@ -116,7 +134,7 @@ def cosmic_mask(
     distance2 = np.array([[d * d, 2.0 * d * d] for d in range(1, steps + 1)], dtype=np.float64)
     ratio = MARGIN * np.exp(-distance2 / (2.0 * sigma_px**2))
     sharp = np.zeros(data.shape, dtype=np.float32)
-    _sharpness(data, rms, 4.0, ratio, 1.0 / gain if gain > 0 else 0.0, sharp)
+    _sharpness(data, bad, rms, 4.0, ratio, 1.0 / gain if gain > 0 else 0.0, sharp)
     mask = sharp > limit
     for _ in range(3):
         if not _grow(sharp, data, rms, grow_limit, mask):

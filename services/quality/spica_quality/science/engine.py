@@ -75,7 +75,7 @@ def measure(frame: Frame, options: Options = Options()) -> Measurement:
         frame.data, frame.section, None if frame.weight is None else ~(frame.weight > 0)
     )
     saturation = masks.saturation_level(frame.data, frame.saturation_adu)
-    bright, n_saturated = masks.saturated(frame.data, saturation)
+    bright, n_saturated = masks.saturated(frame.data, saturation, frame.section)
     flags[bright & (flags == 0)] |= Bit.SATURATED
     n_pixels = int(np.count_nonzero((flags & Bit.OUTSIDE) == 0))
     empty = FrameFigures(n_pixels, n_saturated, saturation)
@@ -137,6 +137,7 @@ def _mask_defects(
     if frame.weight is None and first.n >= 3:
         hit = cosmic_mask(
             clean,
+            unusable,
             background.rms,
             first.minor_sigma_px,
             frame.gain_e_per_adu,

@@ -81,12 +81,12 @@ def saturation_level(data: Pixels, nominal: float, least_pixels: int = 10) -> fl
     return nominal
 
 
-def saturated(data: Pixels, level: float, grow_px: int = 1) -> tuple[Mask, int]:
-    """Pixels at or above `level` with their neighbours (charge spills over), and their number without."""
+def saturated(data: Pixels, level: float, section: Section, grow_px: int = 1) -> tuple[Mask, int]:
+    """Pixels at or above `level` with their neighbours (charge spills over); and how many without, in `section`."""
     with np.errstate(invalid="ignore"):
         core = data >= level
-    count = int(np.count_nonzero(core))
-    if count and grow_px:
+    count = int(np.count_nonzero(core[section.slices]))
+    if grow_px and core.any():
         core = ndimage.binary_dilation(core, iterations=grow_px, structure=np.ones((3, 3), bool))
     return core, count
 

@@ -110,6 +110,8 @@ def _look(subtracted: Pixels, rms: Pixels, bad: Mask, ceiling: float, fwhm_px: f
     size = np.log(sigma[usable])
     typical = np.abs(size - mode(size)) < 0.2
     same = np.flatnonzero(usable)[typical]
+    if not same.size:
+        return NOTHING  # a few sources, no two alike
     _, minor, _ = shapes.axes
     brightest = same[:100]
     dip = central_dip(subtracted, bad, shapes.x[brightest], shapes.y[brightest], sigma[brightest])

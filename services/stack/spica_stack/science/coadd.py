@@ -38,6 +38,8 @@ class Exposure:
     ccds: list[Member] = field(default_factory=list)
     share: float = 0.3
     """Share of the local flux by which its samples may differ from the median."""
+    priority: float = 1.0
+    """Factor on its weight in a mean."""
 
     def touching(self, x0: int, x1: int, y0: int, y1: int) -> list[Member]:
         """CCDs that may have samples among these output pixels."""
@@ -119,7 +121,8 @@ def _tile(
                 weights[layer],
             )
     share = np.array([exposure.share for exposure, _ in layers], np.float32)
-    tile = combine(samples, weights, method, halo=halo, share=share, clipping=clipping)
+    priority = np.array([exposure.priority for exposure, _ in layers], np.float32)
+    tile = combine(samples, weights, method, halo=halo, share=share, priority=priority, clipping=clipping)
     inside = (slice(None), slice(x0, x1))
     value[inside], weight[inside], count[inside] = tile.value, tile.weight, tile.exposures
     return tile.rejected

@@ -20,6 +20,8 @@ class MemberNumbers:
     background_adu: float
     saturation_adu: float
     mjd_obs: float | None
+    priority: float = 1.0
+    """Factor on its weight in a mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,16 @@ class Totals:
 def totals(members: Sequence[MemberNumbers], method: str) -> Totals:
     """Gain, saturation level, exposure time and mean epoch of a stack.
 
-    With weights w (1 / variance in the stack's unit), scales f and gains g, the photon noise of
+    With weights w (priority / variance in the stack's unit), scales f and gains g, the photon noise of
     the weighted mean is F Σ w² f / g / (Σ w)², hence gain = (Σ w)² / Σ(w² f / g). A median has
     2/π of it for many inputs.
     """
     scale = np.array([member.flux_scale for member in members])
     gain = np.array([member.gain_e_per_adu for member in members])
-    weight = 1.0 / (scale * np.array([member.noise_adu for member in members])) ** 2
+    noise = scale * np.array([member.noise_adu for member in members])
+    # A median treats all inputs alike, however noisy.
+    priority = np.array([member.priority for member in members])
+    weight = np.ones(len(members)) if method == "median" else priority / noise**2
     effective = float(np.sum(weight) ** 2 / np.sum(weight**2 * scale / gain))
     if method == "median" and len(members) > 2:
         effective *= 2.0 / np.pi
