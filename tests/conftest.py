@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -27,16 +28,28 @@ def _with_database(url: str, database: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A fresh home for embedded servers.
+
+    Not under pytest's own temporary folder: run as root, PostgreSQL lives under another user, and the next
+    pytest that starts on the machine closes that folder to others.
+    """
+    with tempfile.TemporaryDirectory(prefix="spica-test-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """One PostgreSQL server for the whole run, its database `spica` migrated."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), sync=False)
-    asyncio.run(server.start())
-    try:
-        migrate(server.url)
-        yield server.url
-    finally:
-        asyncio.run(server.stop())
+    with tempfile.TemporaryDirectory(prefix="spica-test-", ignore_cleanup_errors=True) as folder:
+        server = EmbeddedPostgres(Path(folder), sync=False)
+        asyncio.run(server.start())
+        try:
+            migrate(server.url)
+            yield server.url
+        finally:
+            asyncio.run(server.stop())
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ SEED = int(os.environ.get("SPICA_CHAOS_SEED", "1"))
 
 
 @pytest.mark.slow
-async def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
+async def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path, home: Path) -> None:
     night = small_night(tmp_path / "night", IMAGES)
     platform = Supervisor(
-        HomeSettings(home=tmp_path / "home", nats_port=0, postgres_port=0, console_port=0),
+        HomeSettings(home=home, nats_port=0, postgres_port=0, console_port=0),
         PlatformSettings(),
         services=tuple(name for name in VICTIMS if name not in ("nats", "postgres")),
         environment={

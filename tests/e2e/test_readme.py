@@ -29,12 +29,12 @@ def script_of_the_readme() -> str:
     return str(blocks[0])
 
 
-async def test_a_bare_script_gets_a_stack_and_tail_tells_every_event(tmp_path: Path) -> None:
+async def test_a_bare_script_gets_a_stack_and_tail_tells_every_event(tmp_path: Path, home: Path) -> None:
     from contextlib import AsyncExitStack
 
     night = small_night(tmp_path / "night", 3)
     platform = Supervisor(
-        HomeSettings(home=tmp_path / "home", nats_port=0, postgres_port=0, console_port=0),
+        HomeSettings(home=home, nats_port=0, postgres_port=0, console_port=0),
         PlatformSettings(),
         environment={"SPICA_CALIB_REFERENCE": str(night.folder / "reference.parquet")},
     )
@@ -64,7 +64,7 @@ async def test_a_bare_script_gets_a_stack_and_tail_tells_every_event(tmp_path: P
             assert await rig.events(StackFailed) == []
             assert await pool.fetchval("SELECT count(*) FROM stacks") == 1
 
-            told = tail(tmp_path / "home", "image.>")
+            told = tail(home, "image.>")
             assert told.count('"subject"') == 12
             for subject in ("image.arrived", "image.verified", "image.graded", "image.calibrated"):
                 assert told.count(f'"{subject}"') == 3

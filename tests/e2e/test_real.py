@@ -14,19 +14,19 @@ from tests.support.realdata import real_data
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_forty_real_frames_become_one_round_stack(tmp_path: Path) -> None:
+def test_forty_real_frames_become_one_round_stack(home: Path) -> None:
     frames = real_data("hatp32")
     reference = real_data("refcats/stars.bigsky.mag11.parquet")
     command = [sys.executable, "-m", "spica_console.cli", "real", "--data", frames, "--reference", reference]
     done = subprocess.run(
-        [str(part) for part in [*command, "--out", tmp_path]],
+        [str(part) for part in [*command, "--out", home]],
         check=False,
         capture_output=True,
         text=True,
         timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((home / "summary.json").read_text())
     print(json.dumps(summary, indent=1))
     assert (summary["arrived"], summary["verified"], summary["rejected"]) == (40, 40, 0)
     assert summary["graded"] == 40

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
-from spica_calib.references import ReferenceFile, identify
+from spica_calib.reference_file import ReferenceFile, identify
 from spica_calib.science.frame import pointing_wcs
 from spica_calib.science.stars import Stars
 from spica_calib.service import compose

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from spica_proto.images import ImageArrived, ImageGraded
+from spica_proto.stacks import Selection, StackRequested
 from spica_proto.subjects import BY_NAME
 from spica_runtime.embedded.nats import EmbeddedNats
 
@@ -32,6 +33,22 @@ async def stages(rig: Rig) -> Rig:
 
 async def run(rig: Rig, home: Path, *arguments: str) -> Ended:
     return await spica(*arguments, settings=rig.settings, home=home)
+
+
+async def fill(rig: Rig, folder: Path, *names: str, stack: str | None = None) -> None:
+    """Bring images in, and make a stack of them, without the command: what a test looks at, not how."""
+    for path in standin.frames(folder, *names):
+        await rig.publish(ImageArrived(uri=str(path), batch="n1"))
+    await rig.until(
+        "SELECT (SELECT count(*) FROM rejections) + (SELECT count(*) FROM solutions)"
+        " + (SELECT count(*) FROM dead_letters) + (SELECT count(*) FROM grades WHERE grade = 'D') = $1",
+        len(names),
+    )
+    if stack is not None:
+        selection = Selection(grades=("A", "B"))
+        await rig.publish(StackRequested(request_id="r1", name=stack, selection=selection))
+        await rig.until("SELECT count(*) = 1 FROM stacks WHERE state = 'exported'")
+    await rig.until("SELECT count(*) = 0 FROM outbox WHERE sent_at IS NULL")
 
 
 async def test_submit_waits_for_each_file_and_its_exit_code_tells(
@@ -97,8 +114,7 @@ async def test_waiting_ends_when_the_time_is_over(rig: Rig, home: Path, tmp_path
 async def test_a_stack_is_asked_for_and_followed_to_its_export(
     stages: Rig, home: Path, tmp_path: Path
 ) -> None:
-    standin.frames(tmp_path / "in", "good1", "good2", "blurred1")
-    await run(stages, home, "submit", str(tmp_path / "in"), "--wait")
+    await fill(stages, tmp_path / "in", "good1", "good2", "blurred1")
     asked = ("stack", "request", "--name", "D1", "--request-id", "r1", "--grade", "A,B", "--wait")
     ended = await run(stages, home, *asked, "--json")
     assert ended.code == 0, ended.err
@@ -134,8 +150,7 @@ async def test_a_request_that_does_not_fit_is_wrong_usage(
 
 
 async def test_tail_prints_every_event_of_a_run(stages: Rig, home: Path, tmp_path: Path) -> None:
-    standin.frames(tmp_path / "in", "good1", "bad1")
-    await run(stages, home, "submit", str(tmp_path / "in"), "--wait")
+    await fill(stages, tmp_path / "in", "good1", "bad1")
     whole = await run(stages, home, "tail", "--since", "start", "--no-follow", "--json")
     assert whole.code == 0, whole.err
     subjects = [event["subject"] for event in whole.lines]
@@ -190,11 +205,7 @@ async def test_tail_follows_and_survives_a_restart_of_the_server(
 async def test_show_tells_all_of_an_image_and_why_it_is_in_a_stack_or_not(
     stages: Rig, home: Path, tmp_path: Path
 ) -> None:
-    standin.frames(tmp_path / "in", "good1", "blurred1", "bad1", "broken1")
-    await run(stages, home, "submit", str(tmp_path / "in"), "--wait", "--batch", "n1")
-    await run(
-        stages, home, "stack", "request", "--name", "D1", "--request-id", "r1", "--grade", "B", "--wait"
-    )
+    await fill(stages, tmp_path / "in", "good1", "blurred1", "bad1", "broken1", stack="D1")
 
     facts = (await run(stages, home, "show", "blurred1", "--json")).json
     assert facts["kind"] == "image"
@@ -231,9 +242,7 @@ def ancestors(node: dict[str, Any]) -> set[str]:
 
 
 async def test_lineage_leads_from_a_stack_back_to_the_files(stages: Rig, home: Path, tmp_path: Path) -> None:
-    standin.frames(tmp_path / "in", "good1", "good2")
-    await run(stages, home, "submit", str(tmp_path / "in"), "--wait")
-    await run(stages, home, "stack", "request", "--name", "D1", "--request-id", "r1", "--wait")
+    await fill(stages, tmp_path / "in", "good1", "good2", stack="D1")
     path = "stacks/stack-r1/D1.ldac"
     (tree,) = (await run(stages, home, "lineage", path, "--json")).json
     assert tree["made_by"]["service"] == "quality"
@@ -253,8 +262,7 @@ async def test_lineage_leads_from_a_stack_back_to_the_files(stages: Rig, home: P
 async def test_a_persons_grade_is_one_more_event_and_the_services_react(
     stages: Rig, home: Path, tmp_path: Path
 ) -> None:
-    standin.frames(tmp_path / "in", "blurred1")
-    await run(stages, home, "submit", str(tmp_path / "in"), "--wait")
+    await fill(stages, tmp_path / "in", "blurred1")
     given = await run(stages, home, "grade", "blurred1", "C", "--why", "good enough for the halo", "--json")
     assert given.code == 0, given.err
     events = await stages.wait_for(ImageGraded, count=2)
@@ -273,8 +281,7 @@ async def test_a_persons_grade_is_one_more_event_and_the_services_react(
 
 
 async def test_dead_letters_are_listed_shown_and_sent_again(stages: Rig, home: Path, tmp_path: Path) -> None:
-    standin.frames(tmp_path / "in", "broken1")
-    await run(stages, home, "submit", str(tmp_path / "in"), "--wait")
+    await fill(stages, tmp_path / "in", "broken1")
     (letter,) = (await run(stages, home, "dead-letters", "list", "--json")).json
     assert (letter["service"], letter["code"], letter["numbers"]) == (
         "quality",

@@ -24,17 +24,17 @@ from spica_runtime.settings import PlatformSettings
 from spica_runtime.supervisor import Supervisor
 
 
-def home_settings(home: Path, **changes: int) -> HomeSettings:
-    return HomeSettings(home=home, **{"nats_port": 0, "postgres_port": 0, "console_port": 0, **changes})
+def home_settings(folder: Path, **changes: int) -> HomeSettings:
+    return HomeSettings(home=folder, **{"nats_port": 0, "postgres_port": 0, "console_port": 0, **changes})
 
 
-def supervisor(home: Path, *, services: tuple[str, ...] = (), **changes: int) -> Supervisor:
-    return Supervisor(home_settings(home, **changes), PlatformSettings(), services=services)
+def supervisor(folder: Path, *, services: tuple[str, ...] = (), **changes: int) -> Supervisor:
+    return Supervisor(home_settings(folder, **changes), PlatformSettings(), services=services)
 
 
-async def test_state_survives_a_restart(tmp_path: Path) -> None:
+async def test_state_survives_a_restart(home: Path) -> None:
     for start in range(2):
-        platform = supervisor(tmp_path)
+        platform = supervisor(home)
         await platform.start()
         pool = await connect_pool(platform.settings.database_url)
         assert await current_migration(pool) == newest_migration()
@@ -45,14 +45,14 @@ async def test_state_survives_a_restart(tmp_path: Path) -> None:
         await pool.execute("INSERT INTO bookmarks (name, value) VALUES ($1, '1')", str(start))
         assert await pool.fetchval("SELECT count(*) FROM bookmarks") == start + 1
         await pool.close()
-        assert read_endpoints(tmp_path) is not None
+        assert read_endpoints(home) is not None
         await platform.stop()
-        assert read_endpoints(tmp_path) is None
+        assert read_endpoints(home) is None
         assert all(part.state == "stopped" for part in platform.parts.values())
 
 
-async def test_the_bus_syncs_every_message_to_disk(tmp_path: Path) -> None:
-    server = EmbeddedNats(tmp_path)
+async def test_the_bus_syncs_every_message_to_disk(home: Path) -> None:
+    server = EmbeddedNats(home)
     await server.start()
     try:
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -62,8 +62,8 @@ async def test_the_bus_syncs_every_message_to_disk(tmp_path: Path) -> None:
         await server.stop()
 
 
-async def test_the_database_asks_for_a_password_and_listens_on_loopback_only(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(tmp_path)
+async def test_the_database_asks_for_a_password_and_listens_on_loopback_only(home: Path) -> None:
+    server = EmbeddedPostgres(home)
     await server.start()
     try:
         with pytest.raises(asyncpg.InvalidPasswordError):
@@ -75,47 +75,47 @@ async def test_the_database_asks_for_a_password_and_listens_on_loopback_only(tmp
             if connection.status == psutil.CONN_LISTEN
         }
         assert addresses == {"127.0.0.1"}
-        assert (tmp_path / "run" / "postgres.password").stat().st_mode & 0o077 == 0
+        assert (home / "run" / "postgres.password").stat().st_mode & 0o077 == 0
     finally:
         await server.stop()
 
 
-async def test_a_busy_port_is_named_with_its_owner(tmp_path: Path) -> None:
+async def test_a_busy_port_is_named_with_its_owner(home: Path) -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
         with pytest.raises(CannotStart) as caught:
-            await supervisor(tmp_path, nats_port=port).start()
+            await supervisor(home, nats_port=port).start()
     assert caught.value.code == "port_busy"
     assert str(port) in caught.value.message
     assert str(os.getpid()) in caught.value.message
     assert "SPICA_NATS_PORT" in caught.value.message
 
 
-async def test_two_supervisors_do_not_share_a_home(tmp_path: Path) -> None:
-    first = supervisor(tmp_path)
+async def test_two_supervisors_do_not_share_a_home(home: Path) -> None:
+    first = supervisor(home)
     await first.start()
     try:
         with pytest.raises(CannotStart) as caught:
-            await supervisor(tmp_path).start()
+            await supervisor(home).start()
         assert caught.value.code == "already_running"
         assert str(os.getpid()) in caught.value.message
     finally:
         await first.stop()
 
 
-async def test_the_lock_of_a_process_that_is_gone_does_not_matter(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "spica.lock").write_text("999999")
-    (tmp_path / "run" / "endpoints.json").write_text("{half")
-    platform = supervisor(tmp_path)
+async def test_the_lock_of_a_process_that_is_gone_does_not_matter(home: Path) -> None:
+    (home / "run").mkdir()
+    (home / "run" / "spica.lock").write_text("999999")
+    (home / "run" / "endpoints.json").write_text("{half")
+    platform = supervisor(home)
     await platform.start()
     await platform.stop()
 
 
-async def test_servers_of_a_killed_supervisor_go_with_it_and_a_new_one_starts(tmp_path: Path) -> None:
-    script = tmp_path / "up.py"
+async def test_servers_of_a_killed_supervisor_go_with_it_and_a_new_one_starts(home: Path) -> None:
+    script = home / "up.py"
     script.write_text(
         "import asyncio, sys\n"
         "from pathlib import Path\n"
@@ -131,53 +131,53 @@ async def test_servers_of_a_killed_supervisor_go_with_it_and_a_new_one_starts(tm
         "asyncio.run(main())\n"
     )
     killed = await asyncio.create_subprocess_exec(
-        sys.executable, script, tmp_path / "home", stdout=asyncio.subprocess.PIPE
+        sys.executable, script, home / "home", stdout=asyncio.subprocess.PIPE
     )
     assert killed.stdout is not None
     pids = [int(pid) for pid in (await asyncio.wait_for(killed.stdout.readline(), 60)).split()]
     killed.kill()
     await killed.wait()
-    platform = supervisor(tmp_path / "home")
+    platform = supervisor(home / "home")
     await platform.start()
     await platform.stop()
     for pid in pids:
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-async def test_a_full_disk_is_told_before_anything_starts(tmp_path: Path) -> None:
+async def test_a_full_disk_is_told_before_anything_starts(home: Path) -> None:
     with pytest.raises(CannotStart) as caught:
-        await supervisor(tmp_path, min_free_mb=10**9).start()
+        await supervisor(home, min_free_mb=10**9).start()
     assert caught.value.code == "disk_full"
     assert "SPICA_HOME" in caught.value.message
 
 
-async def test_a_half_initialised_data_folder_is_not_touched(tmp_path: Path) -> None:
-    (tmp_path / "postgres").mkdir()
-    (tmp_path / "postgres" / "base").mkdir()
+async def test_a_half_initialised_data_folder_is_not_touched(home: Path) -> None:
+    (home / "postgres").mkdir()
+    (home / "postgres" / "base").mkdir()
     with pytest.raises(CannotStart) as caught:
-        await supervisor(tmp_path).start()
+        await supervisor(home).start()
     assert caught.value.code == "half_initialised"
-    assert (tmp_path / "postgres" / "base").exists()
+    assert (home / "postgres" / "base").exists()
 
 
-async def test_a_first_start_that_was_cut_short_is_begun_anew(tmp_path: Path) -> None:
-    (tmp_path / "postgres.initialising").mkdir()
-    (tmp_path / "postgres.initialising" / "half").write_text("x")
-    server = EmbeddedPostgres(tmp_path)
+async def test_a_first_start_that_was_cut_short_is_begun_anew(home: Path) -> None:
+    (home / "postgres.initialising").mkdir()
+    (home / "postgres.initialising" / "half").write_text("x")
+    server = EmbeddedPostgres(home)
     await server.start()
     await server.stop()
-    assert not (tmp_path / "postgres.initialising").exists()
+    assert not (home / "postgres.initialising").exists()
 
 
-async def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
+async def test_a_home_that_cannot_be_written(home: Path) -> None:
+    (home / "file").write_text("not a folder")
     with pytest.raises(CannotStart) as caught:
-        await supervisor(tmp_path / "file").start()
+        await supervisor(home / "file").start()
     assert caught.value.code == "home_not_writable"
 
 
-async def test_a_killed_server_is_started_again_on_its_port(tmp_path: Path) -> None:
-    platform = supervisor(tmp_path)
+async def test_a_killed_server_is_started_again_on_its_port(home: Path) -> None:
+    platform = supervisor(home)
     await platform.start()
     try:
         before = platform.settings
@@ -199,7 +199,7 @@ async def test_a_killed_server_is_started_again_on_its_port(tmp_path: Path) -> N
         await platform.stop()
 
 
-async def test_a_child_that_does_not_listen_is_ended(tmp_path: Path) -> None:
+async def test_a_child_that_does_not_listen_is_ended(home: Path) -> None:
     stubborn = Child(
         "stubborn",
         [
@@ -207,9 +207,9 @@ async def test_a_child_that_does_not_listen_is_ended(tmp_path: Path) -> None:
             "-c",
             "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)",
         ],
-        tmp_path / "log",
+        home / "log",
     )
-    while "up" not in (tmp_path / "log").read_text():
+    while "up" not in (home / "log").read_text():
         await asyncio.sleep(0.02)
     await stubborn.stop(grace_s=0.2)
     assert stubborn.exit_code() == -9

@@ -1,7 +1,13 @@
 """What can go wrong here, and what its class decides.
 
-Unavailable   reference_missing, reference_unreadable   the image waits until the file is there
-NotRetriable  no_match, too_few_sources, bad_catalogue, bad_wcs, unknown_image, no_solution
+=============  ===============================================================================
+Unavailable    reference_missing, reference_unreadable: the image waits until the file is there
+NotRetriable   no_match, too_few_matches: the image shows another sky, or too little of it
+NotRetriable   bad_catalogue, bad_wcs, bad_header, bad_exposure_time, unknown_profile: what
+               others left is not usable
+NotRetriable   unknown_image, unknown_stack, no_solution, no_members: the store does not know
+               what the message names
+=============  ===============================================================================
 """
 
 from __future__ import annotations

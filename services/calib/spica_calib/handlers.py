@@ -12,10 +12,16 @@ from spica_runtime.handling import Delivery, Outcome, Transaction
 from spica_runtime.service import Platform
 
 from spica_calib import store
-from spica_calib.jobs import ImageJob, ImageResult, Limits, calibrate_image
-from spica_calib.joint_job import JointJob, MemberJob, calibrate_stack
-from spica_calib.references import ReferenceFile, identify
-from spica_calib.science.photometry import flux_scale, limiting_mag
+from spica_calib.jobs import (
+    ImageJob,
+    ImageResult,
+    JointJob,
+    Limits,
+    MemberJob,
+    calibrate_image,
+    calibrate_stack,
+)
+from spica_calib.reference_file import ReferenceFile, identify
 from spica_calib.settings import CalibSettings
 
 
@@ -58,12 +64,8 @@ class Handlers:
                 header=header,
                 reference=reference,
                 zeropoint_mag=result.zeropoint_mag,
-                flux_scale=(
-                    flux_scale(result.zeropoint_mag, job.exposure_time_s)
-                    if result.zeropoint_mag is not None
-                    else None
-                ),
-                limiting_mag=event.limiting_mag,
+                flux_scale=result.flux_scale,
+                limiting_mag=result.limiting_mag,
                 quality={**result.quality, "measurement_id": message.measurement_id},
             )
             if added:
@@ -98,8 +100,13 @@ class Handlers:
         async def save(transaction: Transaction) -> None:
             if not await store.mark_calibrated(transaction.connection, message.stack_id):
                 return
-            for member, header, zero, faint in zip(
-                job.members, headers, result.zeropoints_mag, result.limiting_mags, strict=True
+            for member, header, zero, scale, faint in zip(
+                job.members,
+                headers,
+                result.zeropoints_mag,
+                result.flux_scales,
+                result.limiting_mags,
+                strict=True,
             ):
                 await store.add_solution(
                     transaction.connection,
@@ -109,7 +116,7 @@ class Handlers:
                     header=header,
                     reference=reference,
                     zeropoint_mag=zero,
-                    flux_scale=flux_scale(zero, member.exposure_time_s),
+                    flux_scale=scale,
                     limiting_mag=faint,
                     quality=result.quality,
                 )
@@ -154,6 +161,7 @@ class Handlers:
             ccd_names=image.ccd_names,
             psf_beta=await store.psf_betas(self._pool, message.measurement_id),
             catalogue=self._data.path(message.catalogue.path),
+            limiting_flux_adu=message.metrics.limiting_flux_adu,
             reference=reference,
             limits=self._limits,
             head=folder / f"{image.name}.head",
@@ -203,9 +211,6 @@ def _image_calibrated(
     header: Product,
     reference: ReferenceFile,
 ) -> ImageCalibrated:
-    faint = None
-    if result.zeropoint_mag is not None and message.metrics.limiting_flux_adu:
-        faint = limiting_mag(result.zeropoint_mag, message.metrics.limiting_flux_adu, job.exposure_time_s)
     return ImageCalibrated(
         image_id=message.image_id,
         name=message.name,
@@ -226,6 +231,6 @@ def _image_calibrated(
         zeropoint_mag=result.zeropoint_mag,
         zeropoint_sigma_mag=result.zeropoint_sigma_mag,
         n_photometric=result.n_photometric,
-        limiting_mag=faint,
+        limiting_mag=result.limiting_mag,
         batch=message.batch,
     )

@@ -1,4 +1,7 @@
-"""The numerical work, in a worker process: read files, call science, write products."""
+"""Work for worker processes: calibrating images and stacks. Files in, files out.
+
+The numerical libraries are imported inside the jobs, so that the service itself starts quickly.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from spica_imaging.profiles import Profile, load_profiles
-from spica_imaging.wcs import tan_project
-
-from spica_calib.errors import CalibrationFailed
-from spica_calib.fields import fields_of, read_catalogue
-from spica_calib.heads import write_head
-from spica_calib.plots import plot_residuals
-from spica_calib.references import ReferenceFile, stars_in_cone
-from spica_calib.science.frame import NoMatch, field_centre, field_radius
-from spica_calib.science.image import ImageSolution, solve_image
-from spica_calib.science.matching import Prior
-from spica_calib.science.stars import CcdField, Stars, julian_year
+from spica_calib.reference_file import ReferenceFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +38,7 @@ class ImageJob:
     psf_beta: Mapping[str, float]
     """Exponent of the Moffat profile of stars, by CCD."""
     catalogue: Path
+    limiting_flux_adu: float | None
     reference: ReferenceFile
     limits: Limits
     head: Path
@@ -68,157 +60,67 @@ class ImageResult:
     zeropoint_mag: float | None
     zeropoint_sigma_mag: float | None
     n_photometric: int
+    flux_scale: float | None
+    """To zero point 30 and 1 s."""
+    limiting_mag: float | None
     quality: dict[str, Any] = field(default_factory=dict)
 
 
-def profile_named(name: str, folder: Path | None) -> Profile:
-    """Instrument profile. Raises `CalibrationFailed` (`unknown_profile`)."""
-    try:
-        return load_profiles(folder)[name]
-    except KeyError as error:
-        raise CalibrationFailed("unknown_profile", f"There is no instrument profile {name!r}.") from error
+@dataclass(frozen=True, slots=True)
+class MemberJob:
+    """One member of a stack."""
+
+    image_id: str
+    name: str
+    profile: str
+    filter: str
+    exposure_time_s: float
+    mjd_obs: float | None
+    header: Mapping[str, Any]
+    psf_beta: Mapping[str, float]
+    catalogue: Path
+    own_head: Path
+    own_zeropoint_mag: float | None
+    own_zeropoint_sigma_mag: float | None
+    limiting_flux_adu: float | None
+    solution_id: str
+    head: Path
 
 
-def prior_of(profile: Profile, fields: list[CcdField], *, rigid: bool) -> Prior:
-    """How far the assumed WCS can be off, as the profile says.
+@dataclass(frozen=True, slots=True)
+class JointJob:
+    """All that is needed to solve a stack's members together."""
 
-    Without a WCS a mosaic's CCDs lie anywhere in the mosaic: its extent, if it is about as wide as high, is added.
-    """
-    pointing = profile.pointing
-    spread = 0.0
-    if not rigid and len(fields) > 1:
-        ccd = fields[0]
-        spread = 0.5 * np.hypot(ccd.nx, ccd.ny) * ccd.wcs.pixel_scale_arcsec * np.sqrt(len(fields))
-    flips = (False, True) if pointing.flip == "either" and not rigid else (False,)
-    return Prior(
-        shift_arcsec=60.0 * pointing.radius_arcmin + float(spread),
-        rotation_deg=min(pointing.rotation_tolerance_deg, 180.0)
-        if not rigid
-        else min(pointing.rotation_tolerance_deg, 10.0),
-        scale=pointing.scale_tolerance,
-        mirrored=flips,
-    )
+    stack_id: str
+    members: tuple[MemberJob, ...]
+    profiles_folder: Path | None
+    reference: ReferenceFile
+    limits: Limits
 
 
-def stars_for(
-    reference: ReferenceFile,
-    fields: list[CcdField],
-    margin_deg: float,
-    epoch_year: float | None,
-    limits: Limits,
-    band: str | None,
-) -> Stars:
-    """Reference stars of the fields and a margin around, moved to the epoch, the brightest of them."""
-    centre = field_centre(fields)
-    stars = stars_in_cone(reference, *centre, 1.02 * (field_radius(fields, *centre) + margin_deg))
-    mag = stars.brightness(band)
-    if limits.faint_mag is not None:
-        stars, mag = stars.take(~(mag > limits.faint_mag)), mag[~(mag > limits.faint_mag)]
-    if len(stars) > limits.max_stars:
-        stars = stars.take(np.sort(np.argsort(mag, kind="stable")[: limits.max_stars]))
-    return stars if epoch_year is None else stars.at_epoch(epoch_year)
+@dataclass(frozen=True, slots=True)
+class JointResult:
+    """What came of it; tuples go with the members."""
+
+    epoch_year: float
+    n_internal_matches: int
+    internal_rms_mas: tuple[float | None, float | None]
+    flux_scatter_mag: float | None
+    zeropoints_mag: tuple[float, ...]
+    flux_scales: tuple[float, ...]
+    limiting_mags: tuple[float | None, ...]
+    quality: dict[str, Any] = field(default_factory=dict)
 
 
 def calibrate_image(job: ImageJob) -> ImageResult:
-    """Solve one image and write its `.head` file and its picture.
+    """Solve one image; writes its `.head` file and a picture of the residuals."""
+    from spica_calib.imagework import solve
 
-    Raises `CalibrationFailed` (`no_match`, `bad_catalogue`, `bad_wcs`) and `ReferenceUnavailable`.
-    """
-    profile = profile_named(job.profile, job.profiles_folder)
-    fields = fields_of(
-        read_catalogue(job.catalogue),
-        profile,
-        job.ccd_names,
-        job.psf_beta,
-        None,
-        None if job.has_wcs else job.pointing,
-    )
-    prior = prior_of(profile, fields, rigid=job.has_wcs)
-    epoch = julian_year(job.mjd_obs) if job.mjd_obs is not None else None
-    band = profile.photometry.band_for(job.filter)
-    stars = stars_for(job.reference, fields, prior.shift_arcsec / 3600.0, epoch, job.limits, band)
-    try:
-        solution = solve_image(
-            fields,
-            stars,
-            prior=prior,
-            rigid=job.has_wcs,
-            max_degree=profile.astrometry.distortion_degree,
-            limit_log10=job.limits.false_match_log10,
-            wanted_band=band,
-            exposure_time_s=job.exposure_time_s,
-        )
-    except NoMatch as error:
-        raise CalibrationFailed("no_match", error.message, error.numbers) from error
-    zero, stats = solution.zero_point, solution.residuals
-    write_head(
-        job.head,
-        job.ccd_names,
-        [ccd.wcs for ccd in solution.frame.ccds],
-        stats,
-        zero.mag if zero else None,
-        zero.scatter_mag if zero else None,
-        job.exposure_time_s,
-    )
-    _plot(job, fields, solution)
-    if epoch is None:
-        epoch = float(np.median(stars.epoch_year))
-    return _result(job, solution, epoch, len(stars))
+    return solve(job)
 
 
-def _plot(job: ImageJob, fields: list[CcdField], solution: ImageSolution) -> None:
-    centre = field_centre(fields)
-    xs, ys, residuals = [], [], []
-    for ccd_field, ccd in zip(fields, solution.frame.ccds, strict=True):
-        kept = ccd.weight > 0
-        index = ccd.source[kept]
-        sky = ccd.wcs.pixel_to_sky(ccd_field.sources.x[index], ccd_field.sources.y[index])
-        xi, eta = tan_project(*sky, *centre)
-        xs.append(3600.0 * xi)
-        ys.append(3600.0 * eta)
-        residuals.append(1000.0 * ccd.residual_arcsec[kept])
-    plot_residuals(job.plot, job.name, xs, ys, np.concatenate(residuals), solution.residuals)
+def calibrate_stack(job: JointJob) -> JointResult:
+    """Solve a stack's members together; writes a `.head` file for each."""
+    from spica_calib.stackwork import solve
 
-
-def _result(job: ImageJob, solution: ImageSolution, epoch: float, n_stars: int) -> ImageResult:
-    stats, zero, frame = solution.residuals, solution.zero_point, solution.frame
-    return ImageResult(
-        epoch_year=epoch,
-        n_matched=stats.n,
-        residual_mas=(stats.median_ra, stats.median_dec),
-        rms_mas=(stats.rms_ra, stats.rms_dec),
-        distortion_degree=solution.distortion_degree,
-        pixel_scale_arcsec=solution.pixel_scale_arcsec,
-        rotation_deg=solution.rotation_deg,
-        offset_arcsec=frame.offset_arcsec,
-        zeropoint_mag=zero.mag if zero else None,
-        zeropoint_sigma_mag=zero.error_mag if zero else None,
-        n_photometric=zero.n if zero else 0,
-        quality={
-            "n_matched": stats.n,
-            "n_reference": n_stars,
-            "residual_mas": [stats.median_ra, stats.median_dec],
-            "rms_mas": [stats.rms_ra, stats.rms_dec],
-            "distortion_degree": solution.distortion_degree,
-            "pixel_scale_arcsec": solution.pixel_scale_arcsec,
-            "rotation_deg": solution.rotation_deg,
-            "offset_arcsec": frame.offset_arcsec,
-            "start": "wcs" if job.has_wcs else "pointing",
-            "log10_false_match": frame.log10_false,
-            "expected_by_chance": frame.expected_by_chance,
-            "epoch_year": epoch,
-            "n_photometric": zero.n if zero else 0,
-            "zeropoint_sigma_mag": zero.error_mag if zero else None,
-            "zeropoint_scatter_mag": zero.scatter_mag if zero else None,
-            "band": zero.band if zero else None,
-            "ccds": [
-                {
-                    "name": name,
-                    "n_matched": int(np.count_nonzero(ccd.weight > 0)),
-                    "degree": ccd.degree,
-                    "scatter_arcsec": ccd.scatter_arcsec if np.isfinite(ccd.scatter_arcsec) else None,
-                }
-                for name, ccd in zip(job.ccd_names, frame.ccds, strict=True)
-            ],
-        },
-    )
+    return solve(job)

@@ -25,7 +25,8 @@ def plot_residuals(
     stats: ResidualStatistics,
 ) -> None:
     """Write a PNG: residual vectors over the field (coordinates in arcsec) and histograms per axis."""
-    figure = Figure(figsize=(9.0, 4.2), dpi=80, layout="constrained")
+    figure = Figure(figsize=(9.0, 4.2), dpi=80)
+    figure.subplots_adjust(left=0.09, right=0.98, bottom=0.13, top=0.91, wspace=0.2)
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     px, py = np.concatenate([*x, []]), np.concatenate([*y, []])

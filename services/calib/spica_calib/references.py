@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from spica_runtime.storage import sha256_of
 
 from spica_calib.errors import ReferenceUnavailable
+from spica_calib.reference_file import ReferenceFile
 from spica_calib.science.stars import Floats, Stars, separation_deg
 
 _TILE_DEG = 0.25
@@ -71,39 +71,6 @@ DIALECTS: tuple[Dialect, ...] = (
         error_ra="ERRA_WORLD", error_dec="ERRB_WORLD", error_to_mas=3.6e6, bands=(("MAG", "MAG"),),
     ),
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceFile:
-    """A reference catalogue on disk, known by its content."""
-
-    path: Path
-    name: str
-    sha256: str
-    size_bytes: int
-
-
-@lru_cache(maxsize=8)
-def _identified(path: Path, size: int, mtime_ns: int) -> ReferenceFile:
-    return ReferenceFile(path, path.name, sha256_of(path), size)
-
-
-def identify(path: Path | None) -> ReferenceFile:
-    """Name and hash of the reference catalogue (the hash is kept while the file does not change)."""
-    if path is None:
-        raise ReferenceUnavailable(
-            "reference_missing",
-            "No reference catalogue is set. Set SPICA_CALIB_REFERENCE to a file; images wait until then.",
-        )
-    try:
-        stat = path.stat()
-        return _identified(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise ReferenceUnavailable(
-            "reference_missing",
-            f"Reference catalogue {path} cannot be read ({error.strerror}). Put it there, or set "
-            "SPICA_CALIB_REFERENCE; images wait until then.",
-        ) from error
 
 
 def stars_in_cone(reference: ReferenceFile, ra_deg: float, dec_deg: float, radius_deg: float) -> Stars:

@@ -12,7 +12,7 @@ from spica_proto.base import Product
 from spica_runtime.pg import Connection, Pool, Record
 
 from spica_calib.errors import CalibrationFailed
-from spica_calib.references import ReferenceFile
+from spica_calib.reference_file import ReferenceFile
 
 queries: Any = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 

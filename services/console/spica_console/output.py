@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 _PIPE_WIDTH = 200
+_SHORT_CELL = 18
 
 GRADE_STYLE = {"A": "bold green", "B": "green", "C": "yellow", "D": "red"}
 STATE_STYLE = {
@@ -72,12 +73,23 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     """Build a table whose columns of numbers stand right."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     body = [[("" if cell is None else cell) for cell in row] for row in rows]
-    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    made = Table(
+        title=title or None,
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        title_justify="left",
+        title_style="bold",
+    )
     for index, column in enumerate(columns):
         numeric = bool(body) and all(isinstance(row[index], int | float) or row[index] == "" for row in body)
-        made.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        # Short cells stay whole; long ones (reasons, messages, paths) take what room is left.
+        short = all(Text.from_markup(str(row[index])).cell_len <= _SHORT_CELL for row in body)
+        made.add_column(
+            column, justify="right" if numeric else "left", overflow="fold", no_wrap=short and bool(body)
+        )
     for row in body:
         made.add_row(*(cell if isinstance(cell, str) else f"{cell:,}" for cell in row))
     return made
@@ -103,8 +115,9 @@ def reasons_line(reasons: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for reason in reasons:
         text = str(reason.get("message") or reason.get("code"))
-        if reason.get("found") is not None and reason.get("expected") is not None:
-            text += f" ({_short(reason['found'])}; expected {_short(reason['expected'])})"
+        said = str(reason.get("found")) in text
+        if reason.get("found") is not None and reason.get("expected") is not None and not said:
+            text = f"{text.rstrip('.')} ({_short(reason['found'])}; expected {_short(reason['expected'])})"
         parts.append(text)
     return "; ".join(parts)
 

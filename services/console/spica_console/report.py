@@ -20,14 +20,18 @@ def print_demo(verdict: dict[str, Any]) -> None:
                 "state",
                 "grade",
                 "FWHM ″ (true)",
-                "rms RA·Dec mas",
-                "off truth mas",
-                "zero point (off truth)",
-                "why",
+                "rms mas",
+                "off mas",
+                "zero point",
+                "off mag",
             ),
             (_image(row) for row in verdict["images"]),
         )
     )
+    for row in verdict["images"]:
+        if row["reasons"]:
+            console.print(f"  {row['file']} {output.styled_state(row['state'])}: {_why(row)}")
+    console.print()
     print_stacks(verdict["stacks"])
     console.print(
         f"{verdict['arrived']} arrived, {verdict['verified']} verified, {verdict['rejected']} rejected, "
@@ -49,11 +53,18 @@ def _image(row: dict[str, Any]) -> tuple[Any, ...]:
         output.styled_state(row["state"]),
         output.styled_grade(row["grade"]),
         f"{number(row['fwhm_arcsec'])} ({number(row['true_fwhm_arcsec'])})" if row["fwhm_arcsec"] else "",
-        f"{number(rms, 1)} · {number(row['rms_dec_mas'], 1)}" if rms is not None else "",
+        f"{number(rms, 1)}·{number(row['rms_dec_mas'], 1)}" if rms is not None else "",
         number(row["position_error_mas"], 1),
-        f"{number(zero, 3)} ({row['zeropoint_error_mag']:+.3f})" if zero is not None else "",
-        output.reasons_line(row["reasons"]),
+        number(zero, 3),
+        f"{row['zeropoint_error_mag']:+.3f}" if zero is not None else "",
     )
+
+
+def _why(row: dict[str, Any]) -> str:
+    from rich.markup import escape
+
+    grade = f"grade {row['grade']}: " if row["grade"] else ""
+    return grade + escape(output.reasons_line(row["reasons"]))
 
 
 def print_stacks(stacks: list[dict[str, Any]]) -> None:

@@ -129,15 +129,16 @@ def image_table(rows: Iterable[dict[str, Any]]) -> Table:
     number = output.number
     return output.table(
         "",
-        ("file", "state", "grade", "FWHM ″", "rms RA mas", "rms Dec mas", "zero point", "why"),
+        ("file", "state", "grade", "FWHM ″", "rms mas", "zero point", "why"),
         (
             (
                 row["file"],
                 output.styled_state(row["state"]),
                 output.styled_grade(row["grade"]),
                 number(row["fwhm_arcsec"]),
-                number(row["rms_ra_mas"], 1),
-                number(row["rms_dec_mas"], 1),
+                f"{number(row['rms_ra_mas'], 1)}·{number(row['rms_dec_mas'], 1)}"
+                if row["rms_ra_mas"]
+                else "",
                 number(row["zeropoint_mag"], 3),
                 output.reasons_line(row["reasons"]),
             )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Iterator
 from math import log10, nan
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -98,7 +97,7 @@ def assess_image(order: ImageOrder) -> Assessment:
     )
 
 
-def _ccds(path: Path, profile: Profile) -> Any:
+def _ccds(path: Path, profile: Profile) -> Iterator[Ccd]:
     """The CCDs of the file; reading errors, which come out lazily, get a name."""
     ccds = iter_ccds(path, profile)
     while True:
@@ -110,9 +109,13 @@ def _ccds(path: Path, profile: Profile) -> Any:
             raise Retriable(
                 "frame_missing", f"{path} is not there. Is the data folder mounted?", {"path": str(path)}
             ) from error
-        except (OSError, ValueError, TypeError, EOFError, zlib.error) as error:
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Damaged FITS makes readers stumble in every way there is: a division by zero, a missing module.
             raise unreadable(path, error) from error
-        yield ccd
+        if ccd.data.size:
+            yield ccd
 
 
 def _wcs(header: fits.Header) -> TpvWcs | None:

@@ -116,7 +116,8 @@ class Handlers:
                 n_sigma=settings.clip_sigma,
                 n_sigma_grown=settings.clip_sigma_grown,
                 flux_share=settings.clip_flux_share,
-                radius_px=min(max(half_disc, 1), 8),
+                # At least 2: the flank of an undersampled star falls from its core within two pixels.
+                radius_px=min(max(half_disc, 2), 8),
             ),
             members=usable,
             label=_label(stack, members, usable, message),

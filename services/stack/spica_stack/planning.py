@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from spica_proto.base import Pointing
@@ -158,8 +158,3 @@ def plan(
         grid=contract_grid(grid),
         combine=request.combine,
     )
-
-
-def with_filter(rules: Rules, filter_name: str) -> Rules:
-    """The same rules for one filter."""
-    return replace(rules, filter=filter_name)

@@ -61,16 +61,18 @@ VALUES (:stack_id, :image_id, :ordinal, :selected, :rule, :found, :solution_id);
 SELECT stack_id, request_id, name, filter, state, requested_at, grid, combine FROM stacks WHERE stack_id = :stack_id;
 
 -- name: members(stack_id)
--- Members of a stack in their order, each with its files, its latest measurement and its joint solution.
+-- Members of a stack in their order, each with its files, the measurement that was its latest when the
+-- stack was planned (so that making it again gives the same) and its joint solution.
 SELECT i.image_id, i.name, i.path, i.sha256, i.size_bytes, i.profile, i.instrument, i.object, i.exposure_time_s,
        i.mjd_obs, m.weight_path, (m.metrics ->> 'fwhm_arcsec')::double precision AS fwhm_arcsec,
        (m.metrics ->> 'ellipticity')::double precision AS ellipticity,
        s.solution_id, s.header_path, s.flux_scale
 FROM stack_members k
+JOIN stacks t USING (stack_id)
 JOIN images i USING (image_id)
 LEFT JOIN LATERAL (
     SELECT weight_path, metrics FROM measurements
-    WHERE subject_kind = 'image' AND subject_id = i.image_id
+    WHERE subject_kind = 'image' AND subject_id = i.image_id AND created_at <= t.created_at
     ORDER BY created_at DESC, measurement_id DESC LIMIT 1
 ) m ON true
 LEFT JOIN LATERAL (

@@ -35,5 +35,5 @@ class StackSettings(ServiceSettings):
         ge=0,
         le=4,
         description="How much sharp and round exposures count more in a mean: 0 by noise alone, 1 deepest for points, "
-        "2 sharper at the depth of 0.",
+        "2 sharper and rounder at about the depth of 0.",
     )

@@ -9,9 +9,15 @@ import pytest
 import sep
 from astropy.io import fits
 from spica_calib.errors import CalibrationFailed
-from spica_calib.jobs import ImageJob, Limits, calibrate_image
-from spica_calib.joint_job import JointJob, MemberJob, calibrate_stack
-from spica_calib.references import ReferenceFile, identify
+from spica_calib.jobs import (
+    ImageJob,
+    JointJob,
+    Limits,
+    MemberJob,
+    calibrate_image,
+    calibrate_stack,
+)
+from spica_calib.reference_file import ReferenceFile, identify
 from spica_imaging.head import parse_head
 from spica_imaging.ldac import LdacTable, write_ldac
 from spica_imaging.wcs import TpvWcs
@@ -61,6 +67,7 @@ def image_job(frame: Path, folder: Path, reference: ReferenceFile) -> ImageJob:
         ccd_names=("ccd00",),
         psf_beta={},
         catalogue=folder / f"{frame.stem}.ldac",
+        limiting_flux_adu=25.0,
         reference=reference,
         limits=LIMITS,
         head=folder / "single" / f"{frame.stem}.head",
@@ -115,6 +122,15 @@ def test_frames_alone_and_together(tmp_path: Path, reference: ReferenceFile) -> 
     for member in members:
         (head,) = parse_head(member.head.read_text())
         assert head["FLXSCALE"] == pytest.approx(10 ** (0.4 * (30 - head["MAGZEROP"])) / 60.0, rel=1e-9)
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path, reference: ReferenceFile) -> None:
+    frame = sorted(real_data("hatp32").glob("*.FITS"))[3]
+    job = image_job(frame, tmp_path, reference)
+    calibrate_image(job)
+    first = job.head.read_bytes(), job.plot.read_bytes()
+    calibrate_image(job)
+    assert (job.head.read_bytes(), job.plot.read_bytes()) == first
 
 
 def test_the_wrong_part_of_the_sky_is_refused(tmp_path: Path, reference: ReferenceFile) -> None:

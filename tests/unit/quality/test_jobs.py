@@ -183,6 +183,16 @@ def test_a_blank_image_is_d_and_has_all_its_products(tmp_path: Path, skies: list
     assert all(data.path(p.path).is_file() for p in (found.catalogue, found.weight, found.preview))
 
 
+def test_an_image_without_pixels_is_d(tmp_path: Path) -> None:
+    data = DataFolder(tmp_path)
+    path = data.path("images/run/r/900001p.fits.fz")
+    path.parent.mkdir(parents=True)
+    header = fits.Header([("NAXIS", 2), ("NAXIS1", 0), ("NAXIS2", 300)])
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((300, 0), np.int16), header)]).writeto(path)
+    found = jobs.measure_image(image_order(data))
+    assert (found.grade, [reason.code for reason in found.reasons]) == ("D", ["no_pixels"])
+
+
 def test_an_absent_file_may_come_back(data: DataFolder) -> None:
     with pytest.raises(Retriable, match="is not there") as caught:
         jobs.measure_image(replace(image_order(data), path="images/absent.fits"))

@@ -91,8 +91,9 @@ def seeing_priorities(
     The signal-to-noise of a point source goes with 1 / (noise² × area of the PSF), so a sum in
     which sharp exposures count more is deeper than one weighted by the noise alone. Taken is the
     width along the major axis, FWHM² / (1 - e), so that a trailed exposure counts less than a round
-    one of the same area. power 0: by the noise alone; 1: about deepest for point sources; 2: as
-    deep as 0, but sharper and rounder. NaN (not known) counts as typical.
+    one of the same area. power 0: by the noise alone; 1: about deepest for point sources; 2:
+    about as deep as 0 where the seeing does not differ by more than a third, but sharper and
+    rounder. NaN (not known) counts as typical.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         area = fwhm**2 / (1.0 - np.clip(np.nan_to_num(ellipticity, nan=0.0), 0.0, 0.95))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -136,9 +135,3 @@ def stack_header(grid: TanGrid, label: Label, total: Totals, *, bitpix: int, rol
     for name in label.inputs:
         header.add_history(f"input image {name}")
     return header
-
-
-def inputs_of(header: fits.Header) -> Sequence[str]:
-    """File names of the inputs, as the HISTORY cards tell them."""
-    start = "input image "
-    return [str(line)[len(start) :] for line in header.get("HISTORY", []) if str(line).startswith(start)]

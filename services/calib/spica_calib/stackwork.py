@@ -1,10 +1,8 @@
-"""The joint solution of a stack, in a worker process."""
+"""Calibrating the members of a stack together, in a worker process."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,58 +11,13 @@ from spica_imaging.profiles import Profile
 from spica_calib.errors import CalibrationFailed
 from spica_calib.fields import fields_of, read_catalogue
 from spica_calib.heads import read_head_names, read_wcs, write_head
-from spica_calib.jobs import Limits, profile_named, stars_for
-from spica_calib.references import ReferenceFile
+from spica_calib.imagework import profile_named, stars_for
+from spica_calib.jobs import JointJob, JointResult, MemberJob
 from spica_calib.science.astrometry import ResidualStatistics
 from spica_calib.science.joint import JointSolution, solve_joint
 from spica_calib.science.joint_model import Exposure
-from spica_calib.science.photometry import limiting_mag
+from spica_calib.science.photometry import flux_scale, limiting_mag
 from spica_calib.science.stars import julian_year
-
-
-@dataclass(frozen=True, slots=True)
-class MemberJob:
-    """One member of a stack."""
-
-    image_id: str
-    name: str
-    profile: str
-    filter: str
-    exposure_time_s: float
-    mjd_obs: float | None
-    header: Mapping[str, Any]
-    psf_beta: Mapping[str, float]
-    catalogue: Path
-    own_head: Path
-    own_zeropoint_mag: float | None
-    own_zeropoint_sigma_mag: float | None
-    limiting_flux_adu: float | None
-    solution_id: str
-    head: Path
-
-
-@dataclass(frozen=True, slots=True)
-class JointJob:
-    """All that is needed to solve a stack's members together."""
-
-    stack_id: str
-    members: tuple[MemberJob, ...]
-    profiles_folder: Path | None
-    reference: ReferenceFile
-    limits: Limits
-
-
-@dataclass(frozen=True, slots=True)
-class JointResult:
-    """What came of it; tuples go with the members."""
-
-    epoch_year: float
-    n_internal_matches: int
-    internal_rms_mas: tuple[float | None, float | None]
-    flux_scatter_mag: float | None
-    zeropoints_mag: tuple[float, ...]
-    limiting_mags: tuple[float | None, ...]
-    quality: dict[str, Any] = field(default_factory=dict)
 
 
 def _context(profile: Profile, header: Mapping[str, Any]) -> str:
@@ -89,7 +42,7 @@ def _exposure(member: MemberJob, profile: Profile) -> tuple[Exposure, list[str]]
     )
 
 
-def calibrate_stack(job: JointJob) -> JointResult:
+def solve(job: JointJob) -> JointResult:
     """Solve the members together and write their `.head` files.
 
     Raises `CalibrationFailed` (`bad_catalogue`, `bad_header`) and `ReferenceUnavailable`.
@@ -138,6 +91,9 @@ def _result(job: JointJob, solution: JointSolution, epoch: float) -> JointResult
         internal_rms_mas=rms if rms is not None else (None, None),
         flux_scatter_mag=solution.fluxes.scatter_mag,
         zeropoints_mag=zeros,
+        flux_scales=tuple(
+            flux_scale(zero, member.exposure_time_s) for zero, member in zip(zeros, job.members, strict=True)
+        ),
         limiting_mags=tuple(
             limiting_mag(zero, member.limiting_flux_adu, member.exposure_time_s)
             if member.limiting_flux_adu
