@@ -76,7 +76,7 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("stack.coadded", StackCoadded, ("stack",), ("quality",)),
     Subject("stack.done", StackDone, ("quality",), ("export",), public=True),
     Subject("stack.exported", StackExported, ("export",), ()),
-    Subject("stack.failed", StackFailed, (ANY_STAGE,), ()),
+    Subject("stack.failed", StackFailed, (ANY_STAGE,), ("stack",)),
 )
 
 BY_NAME: dict[str, Subject] = {subject.name: subject for subject in SUBJECTS}

@@ -99,6 +99,12 @@ async def test_pages_of_other_sites_may_not_change_anything(rig: Rig, http: http
     assert len(await rig.events(StackRequested)) == 1
 
 
+async def test_a_name_that_was_made_to_point_here_is_no_way_in(http: httpx.AsyncClient) -> None:
+    for host, code in (("evil.example", 400), ("127.0.0.1:1", 200), ("localhost", 200)):
+        answer = await http.get("/api/images", headers={"host": host})
+        assert answer.status_code == code, host
+
+
 async def test_only_products_are_served(rig: Rig, http: httpx.AsyncClient, tmp_path: Path) -> None:
     image = await one_image(rig, http, tmp_path / "in")
     answer = await http.get(f"/products/{image['preview_path']}")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from spica_proto.base import Reason
 from spica_proto.images import ImageArrived, ImageFailed, ImageRejected
+from spica_proto.stacks import StackFailed
 from spica_runtime import deadletters
 from spica_runtime.embedded.nats import EmbeddedNats
 from spica_runtime.errors import NotRetriable, Retriable, Unavailable
@@ -268,3 +269,17 @@ async def test_headers_of_an_event_are_cloudevents(rig: Rig) -> None:
     assert headers["ce-source"] == "/spica/ingest"
     assert datetime.fromisoformat(headers["ce-time"]) >= before
     assert headers["traceparent"].startswith("00-4bf92f3577b34da6a3ce929d0e0e4736-")
+
+
+async def test_a_failure_to_hear_of_a_failure_is_not_told_again(rig: Rig) -> None:
+    async def handle(_message: StackFailed, _delivery: Delivery) -> Outcome:
+        raise NotRetriable("deaf", "Not even this can be handled.")
+
+    def compose(_platform: Platform[ServiceSettings]) -> Service:
+        return Service(routes={"stack.failed": handle})
+
+    await rig.start("stack", QUICK, compose)
+    await rig.publish(StackFailed(stage="x", code="y", message="z", heard="stack.planned"))
+    await rig.until("SELECT count(*) FROM dead_letters WHERE code = 'deaf'")
+    await asyncio.sleep(1.5)
+    assert len(await rig.events(StackFailed)) == 1

@@ -219,6 +219,14 @@ async def test_a_member_without_joint_solution_is_left_out_and_a_broken_file_fai
     (failed,) = await rig.wait_for(StackFailed)
     assert (failed.code, failed.stack_id) == ("input_unreadable", second.stack_id)
     assert exposures[0].files.weight.name in failed.message
+    await rig.until("SELECT state = 'failed' FROM stacks WHERE stack_id = $1", second.stack_id)
+    told = await rig.pool.fetchval(
+        "SELECT result -> 'failure' FROM stacks WHERE stack_id = $1", second.stack_id
+    )
+    assert (told["stage"], told["code"]) == ("stack", "input_unreadable")
+    assert (
+        await rig.pool.fetchval("SELECT state FROM stacks WHERE stack_id = $1", planned.stack_id) == "coadded"
+    )
 
     await rig.publish(done.model_copy(update={"stack_id": "no-such-stack"}))
     assert (await rig.wait_for(StackFailed, count=2))[1].code == "unknown_stack"

@@ -12,6 +12,8 @@ from spica_console.settings import ConsoleSettings
 from spica_console.store import Store
 from spica_console.web.app import Site, make_app
 
+_LOCAL_NAMES = ("127.0.0.1", "localhost")
+
 log = structlog.get_logger(__name__)
 
 
@@ -20,7 +22,9 @@ def compose(platform: Platform[ConsoleSettings]) -> Service:
     settings = platform.settings
 
     async def serve_pages(stop: asyncio.Event) -> None:
-        site = Site(platform.bus, platform.pool, Store(platform.pool), platform.data, stop)
+        # On this machine only: then a page that has its own name point here is no way in either.
+        names = _LOCAL_NAMES if settings.host in _LOCAL_NAMES else ("*",)
+        site = Site(platform.bus, platform.pool, Store(platform.pool), platform.data, stop, names)
         async with serve_http(make_app(site), settings.host, settings.port) as url:
             log.info("console ready", url=url)
             await stop.wait()

@@ -159,12 +159,16 @@ def file_bar(title: str, total: int) -> Iterator[Bar]:
     """Show a bar while files are worked through; nothing where nobody looks."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = output.console(stderr=True)
+    if not console.is_terminal:
+        yield Bar(lambda: None)
+        return
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=output.console(stderr=True),
+        console=console,
         transient=True,
     ) as bar:
         task = bar.add_task(title, total=total)

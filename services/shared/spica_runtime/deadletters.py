@@ -82,6 +82,8 @@ async def bury(
         numbers=error.numbers,
         attempts=attempts,
     )
+    if delivery.subject.endswith(".failed"):
+        return letter_id  # a failure to hear of a failure is not told again: it would never end
     try:
         body = json.loads(raw)
     except ValueError:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import cast
 
-from spica_proto.stacks import StackCalibrated, StackCoadded, StackPlanned, StackRequested
+from spica_proto.stacks import StackCalibrated, StackCoadded, StackFailed, StackPlanned, StackRequested
 from spica_runtime.handling import Delivery, Outcome, Transaction
 from spica_runtime.service import Platform
 
@@ -16,7 +16,7 @@ from spica_stack.planning import Choice, choose, lay_out, plan, processing, rule
 from spica_stack.science.combine import Clipping, Method
 from spica_stack.science.header import ZEROPOINT_MAG, Label
 from spica_stack.settings import StackSettings
-from spica_stack.store import MemberRow, Stack, Store, insert_members, insert_stack, set_coadded
+from spica_stack.store import MemberRow, Stack, Store, insert_members, insert_stack, set_coadded, set_failed
 
 
 class Handlers:
@@ -98,6 +98,20 @@ class Handlers:
             summary=f"{result.n_exposures} exposures, {result.exposure_time_s:g} s",
             log=result.log,
         )
+
+    # ---- stack.failed ----
+
+    async def failed(self, message: StackFailed, _delivery: Delivery) -> Outcome:
+        """Whichever stage gave up: the stack's state says so."""
+        stack_id = message.stack_id
+        if stack_id is None:
+            return Outcome(summary="no stack was planned")
+
+        async def save(transaction: Transaction) -> None:
+            failure = message.model_dump(mode="json", include={"stage", "code", "message", "dead_letter_id"})
+            await set_failed(transaction.connection, stack_id, failure)
+
+        return Outcome(save=save, about=stack_id, summary=f"failed in {message.stage}: {message.code}")
 
     def _order(self, stack: Stack, members: Sequence[MemberRow], message: StackCalibrated) -> jobs.CoaddOrder:
         usable = tuple(files for row in members if (files := self._files(row)) is not None)

@@ -95,3 +95,9 @@ UPDATE stacks
 SET state = CASE WHEN state IN ('done', 'exported') THEN state ELSE 'coadded' END,
     result = result || :result, updated_at = now()
 WHERE stack_id = :stack_id;
+
+-- name: set_failed(failure, stack_id)!
+-- A stage gave up. What was made already stays; sent again, the stack goes on from where it was.
+UPDATE stacks
+SET state = 'failed', result = result || jsonb_build_object('failure', :failure::jsonb), updated_at = now()
+WHERE stack_id = :stack_id AND state <> 'exported';

@@ -12,4 +12,10 @@ from spica_stack.store import Store
 def compose(platform: Platform[StackSettings]) -> Service:
     """Put the service together."""
     handlers = Handlers(platform, Store(platform.pool))
-    return Service({"stack.requested": handlers.requested, "stack.calibrated": handlers.calibrated})
+    return Service(
+        {
+            "stack.requested": handlers.requested,
+            "stack.calibrated": handlers.calibrated,
+            "stack.failed": handlers.failed,
+        }
+    )

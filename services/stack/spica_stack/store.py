@@ -170,3 +170,8 @@ async def insert_members(connection: Connection, stack_id: str, verdicts: Sequen
 async def set_coadded(connection: Connection, stack_id: str, result: dict[str, Any]) -> None:
     """Tell that the stack's pixels are there, and what came of making them."""
     await queries.set_coadded(connection, stack_id=stack_id, result=result)
+
+
+async def set_failed(connection: Connection, stack_id: str, failure: dict[str, Any]) -> None:
+    """Tell that a stage gave this stack up, and why."""
+    await queries.set_failed(connection, stack_id=stack_id, failure=failure)

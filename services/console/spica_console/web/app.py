@@ -11,6 +11,7 @@ from spica_runtime.pg import Pool
 from spica_runtime.storage import DataFolder
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -31,6 +32,8 @@ class Site:
     data: DataFolder
     stop: asyncio.Event
     """Set when the service stops: live streams end by it."""
+    names: tuple[str, ...] = ("*",)
+    """Names under which browsers may ask for it."""
 
 
 def make_app(site: Site) -> Starlette:
@@ -53,7 +56,10 @@ def make_app(site: Site) -> Starlette:
             Route("/products/{path:path}", api.product),
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
-        middleware=[Middleware(SameOrigin)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(site.names), www_redirect=False),
+            Middleware(SameOrigin),
+        ],
         exception_handlers=api.EXCEPTION_HANDLERS,
     )
     app.state.site = site
