@@ -115,7 +115,12 @@ def merged_header(primary: fits.Header, extension: fits.Header) -> fits.Header:
 def _take(card: fits.Card, header: fits.Header) -> None:
     """Copy a card; one that no reader understands is left out, as ingest noted when it came."""
     with contextlib.suppress(fits.VerifyError, ValueError):
-        header[card.keyword] = (card.value, card.comment)
+        keyword, value, comment = card.keyword, card.value, card.comment
+        if keyword in header:
+            header[keyword] = (value, comment)
+        else:
+            # The card itself: made anew, a long or lower-case keyword would warn of what the file has anyway.
+            header.append(card, end=True)
 
 
 def _number(profile: Profile, header: fits.Header, keywords: tuple[str, ...], default: float) -> float:

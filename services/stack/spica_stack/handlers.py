@@ -101,7 +101,7 @@ class Handlers:
 
     # ---- stack.failed ----
 
-    async def failed(self, message: StackFailed, _delivery: Delivery) -> Outcome:
+    async def failed(self, message: StackFailed, delivery: Delivery) -> Outcome:
         """Whichever stage gave up: the stack's state says so."""
         stack_id = message.stack_id
         if stack_id is None:
