@@ -79,5 +79,8 @@ async def test_nothing_is_wider_than_the_window(rig: Rig, tmp_path: Path, width:
         await page.until("document.querySelectorAll('#images tr').length === 6")
         assert await page.value("document.documentElement.scrollWidth <= window.innerWidth")
         assert await page.value(
+            "[...document.querySelectorAll('.scroll')].every((node) => node.scrollWidth <= node.clientWidth)"
+        ), "the table is cut off"
+        assert await page.value(
             "[...document.querySelectorAll('.lane li')].every((node) => node.scrollWidth <= node.clientWidth + 1)"
         ), "a label of the flow is cut off"

@@ -33,7 +33,7 @@ def _verified(data: Body) -> str:
 
 
 def _rejected(data: Body) -> str:
-    return f"{data['name']}  {'; '.join(reason['message'] for reason in data['reasons'])}"
+    return f"{data['name']}  {'; '.join(reason['message'].rstrip('.') for reason in data['reasons'])}"
 
 
 def _graded(data: Body) -> str:

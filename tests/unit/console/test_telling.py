@@ -18,7 +18,7 @@ from spica_proto.subjects import SUBJECTS
 TELLING = {
     "image.arrived": "2387301p.fits.fz  368.1 MB",
     "image.verified": "2387301p  MegaPrime r 360.2 s, 36 CCDs",
-    "image.rejected": "2387309p  The file is not the one that was announced: its SHA-256 differs.",
+    "image.rejected": "2387309p  The file is not the one that was announced: its SHA-256 differs",
     "image.graded": "2387301p  B  FWHM 0.84″  ellipticity 0.041  seeing",
     "image.calibrated": "2387301p  2871 stars, rms 32/30 mas  zp 26.214",
     "stack.planned": "D1.r.2019A  4 images, 2 left out, 19500×19510 px",
