@@ -39,6 +39,14 @@ CENTRE = (214.85, 52.65)
 SETTINGS = CalibSettings(workers=1, concurrency=2, retry_delays_s=(0.05,), max_attempts=2)
 
 
+def turn(header: fits.Header, angle_deg: float) -> None:
+    """Turn a header's WCS about its reference pixel."""
+    c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    cd = np.array([[header[f"CD{row}_{column}"] for column in (1, 2)] for row in (1, 2)])
+    for (row, column), value in np.ndenumerate(np.array([[c, -s], [s, c]]) @ cd):
+        header[f"CD{row + 1}_{column + 1}"] = float(value)
+
+
 class Sky:
     """One field, its reference catalogue, and images of it in the store."""
 
@@ -57,7 +65,7 @@ class Sky:
         pq.write_table(pa.table(columns), self.reference)
 
     async def image(
-        self, name: str, *, wcs: str = "full", dither: float = 0.0, grade: str = "A"
+        self, name: str, *, wcs: str = "full", dither: float = 0.0, grade: str = "A", turned_deg: float = 0.0
     ) -> ImageGraded:
         """A two-CCD exposure: catalogue on disk, rows in the store; returns the event that says it is graded."""
         image_id = f"{name}.0123456789ab"
@@ -73,6 +81,7 @@ class Sky:
             header = fits.Header([("NAXIS1", 1024), ("NAXIS2", 1024), ("EXTNAME", ccd)])
             if wcs == "full":
                 header.update(replace(assumed, pv1=(0.0, 1.0), pv2=(0.0, 1.0)).to_header())
+                turn(header, turned_deg)
             tables.append(LdacTable(header, columns_of(scene)))
         path = folder / f"{name}.ldac"
         write_ldac(path, tables)
@@ -126,6 +135,15 @@ class Sky:
 @pytest.fixture
 def sky(rig: Rig, tmp_path: Path) -> Sky:
     return Sky(rig, tmp_path)
+
+
+async def test_a_plausible_but_wrong_wcs_is_solved_from_the_pointing(rig: Rig, sky: Sky) -> None:
+    sky.write_reference()
+    await rig.start("calib", sky.settings(), compose)
+    await rig.publish(await sky.image("100p", turned_deg=20.0))
+    (event,) = await rig.wait_for(ImageCalibrated)
+    assert event.start == "pointing"
+    assert sky.off_mas(rig.data.path(event.header.path), "100p") < 50
 
 
 async def test_images_are_calibrated_once_and_only_if_fit_for_use(rig: Rig, sky: Sky) -> None:

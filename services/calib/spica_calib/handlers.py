@@ -83,7 +83,7 @@ class Handlers:
     async def stack_planned(self, message: StackPlanned, delivery: Delivery) -> Outcome:
         """Solve a stack's members together, so that they share one sky and one flux scale."""
         state = await store.stack_state(self._pool, message.stack_id)
-        if state != "planned":
+        if state not in ("planned", "failed"):  # failed here, and sent again
             return Outcome(about=message.stack_id, summary=f"stack is {state} already")
         reference = await self._reference()
         members = await store.members(self._pool, message.stack_id)
@@ -96,6 +96,8 @@ class Handlers:
         )
         result = await self._compute.run(calibrate_stack, job)
         headers = [self._data.product(member.head, "header") for member in job.members]
+        paths = [path for member in members for path in (member.catalogue_path, member.header_path)]
+        inputs = await store.products_at(self._pool, paths)
 
         async def save(transaction: Transaction) -> None:
             if not await store.mark_calibrated(transaction.connection, message.stack_id):
@@ -136,7 +138,7 @@ class Handlers:
         return Outcome(
             save=save,
             about=message.stack_id,
-            used=(_as_product(reference),),
+            used=(*inputs, _as_product(reference)),
             made=tuple(headers),
             configuration={"reference": reference.name, "reference_sha256": reference.sha256},
             summary=f"{len(job.members)} members solved together by {result.n_internal_matches} common sources",
@@ -226,7 +228,7 @@ def _image_calibrated(
         distortion_degree=result.distortion_degree,
         pixel_scale_arcsec=result.pixel_scale_arcsec,
         rotation_deg=result.rotation_deg,
-        start="wcs" if job.has_wcs else "pointing",
+        start=result.start,
         offset_arcsec=result.offset_arcsec,
         zeropoint_mag=result.zeropoint_mag,
         zeropoint_sigma_mag=result.zeropoint_sigma_mag,

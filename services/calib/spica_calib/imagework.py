@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,20 @@ def stars_for(
 def solve(job: ImageJob) -> ImageResult:
     """Solve one image and write its `.head` file and its picture.
 
+    A header's WCS may be plausible and wrong all the same: where nothing matches from it, the search
+    begins again from the pointing alone, over the wider range of the instrument's profile.
+
     Raises `CalibrationFailed` (`no_match`, `too_few_matches`, `bad_catalogue`, `bad_wcs`) and `ReferenceUnavailable`.
     """
+    try:
+        return _solve(job)
+    except CalibrationFailed as error:
+        if error.code != "no_match" or not job.has_wcs:
+            raise
+    return _solve(replace(job, has_wcs=False))
+
+
+def _solve(job: ImageJob) -> ImageResult:
     profile = profile_named(job.profile, job.profiles_folder)
     fields = fields_of(
         read_catalogue(job.catalogue),
@@ -146,6 +159,7 @@ def _plot(job: ImageJob, fields: list[CcdField], solution: ImageSolution) -> Non
 def _result(job: ImageJob, solution: ImageSolution, epoch: float, n_stars: int) -> ImageResult:
     stats, zero, frame = solution.residuals, solution.zero_point, solution.frame
     return ImageResult(
+        start="wcs" if job.has_wcs else "pointing",
         epoch_year=epoch,
         n_matched=stats.n,
         residual_mas=(stats.median_ra, stats.median_dec),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spica_calib.reference_file import ReferenceFile
 
@@ -49,6 +49,8 @@ class ImageJob:
 class ImageResult:
     """What came of it."""
 
+    start: Literal["wcs", "pointing"]
+    """What the match started from."""
     epoch_year: float
     n_matched: int
     residual_mas: tuple[float, float]

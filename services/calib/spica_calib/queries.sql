@@ -42,7 +42,13 @@ WHERE sm.stack_id = :stack_id AND sm.selected
 ORDER BY sm.ordinal, i.image_id;
 
 -- name: mark_calibrated(stack_id)$
--- Take a planned stack one step further; gives its id back only when this step was new.
+-- Take a planned stack one step further (or one that failed here and is tried again); gives its id back only when this step was new.
 UPDATE stacks SET state = 'calibrated', updated_at = now()
-WHERE stack_id = :stack_id AND state = 'planned'
+WHERE stack_id = :stack_id AND state IN ('planned', 'failed')
 RETURNING stack_id;
+
+-- name: products_at(paths)
+-- The latest known content of these files.
+SELECT DISTINCT ON (path) path, sha256, size_bytes, kind FROM products
+WHERE path = ANY(:paths::text[])
+ORDER BY path, product_id DESC;

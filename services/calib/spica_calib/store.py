@@ -157,3 +157,8 @@ async def stack_state(pool: Pool, stack_id: str) -> str:
 async def mark_calibrated(connection: Connection, stack_id: str) -> bool:
     """Take a planned stack one step further; False when it was there already."""
     return await queries.mark_calibrated(connection, stack_id=stack_id) is not None
+
+
+async def products_at(pool: Pool, paths: Sequence[str]) -> tuple[Product, ...]:
+    """What the store knows of these files; unknown ones are left out."""
+    return tuple([Product(**row) async for row in queries.products_at(pool, paths=list(paths))])
