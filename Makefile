@@ -1,5 +1,7 @@
 # Spica. `make help` lists what there is. Every target sets up what it needs.
 SHELL := /bin/bash
+# A pipe fails with any of its parts.
+.SHELLFLAGS := -eo pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -32,6 +32,10 @@ HEADERS: Json = {
             "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
             "description": "W3C Trace Context: one trace from arrival to delivery.",
         },
+        "spica-only": {
+            "type": "string",
+            "description": "On a dead letter that is sent again: the one service that is to handle it.",
+        },
     },
 }
 _REQUIRED = ["Nats-Msg-Id", "ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "content-type"]

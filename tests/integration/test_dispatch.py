@@ -84,16 +84,44 @@ async def test_the_same_event_again_has_no_second_effect(rig: Rig) -> None:
 
 
 async def test_two_replicas_share_the_work(rig: Rig) -> None:
-    async def handle(message: ImageArrived, _delivery: Delivery) -> Outcome:
-        await asyncio.sleep(0.01)
-        return Outcome(events=(rejected(message),))
+    calls = [0, 0]
 
-    await start(rig, handle)
-    await start(rig, handle)
+    def replica(number: int) -> Handle:
+        async def handle(message: ImageArrived, _delivery: Delivery) -> Outcome:
+            calls[number] += 1
+            await asyncio.sleep(0.05)
+            return Outcome(events=(rejected(message),))
+
+        return handle
+
+    await start(rig, replica(0))
+    await start(rig, replica(1))
     for number in range(40):
         await rig.publish(ImageArrived(uri=f"/{number}.fits"))
     events = await rig.wait_for(ImageRejected, count=40)
     assert sorted(event.uri for event in events) == sorted(f"/{number}.fits" for number in range(40))
+    assert sum(calls) == 40
+    assert min(calls) > 0
+
+
+async def test_long_work_is_not_delivered_to_another_while_it_runs(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("spica_runtime.dispatch", "spica_runtime.bus"):
+        monkeypatch.setattr(f"{module}.ACK_WAIT_S", 1.0)
+    calls = 0
+
+    async def handle(message: ImageArrived, _delivery: Delivery) -> Outcome:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(4)
+        return Outcome(events=(rejected(message),))
+
+    await start(rig, handle)
+    await start(rig, handle)
+    await rig.publish(ImageArrived(uri="/a.fits"))
+    await rig.wait_for(ImageRejected)
+    assert calls == 1
 
 
 @pytest.mark.parametrize("body", [b"not json", b'{"uri": ""}', b"[]", b'{"uri": 7}', b""])

@@ -192,9 +192,13 @@ async def test_a_killed_server_is_started_again_on_its_port(home: Path) -> None:
                 for name in ("nats", "postgres")
             ):
                 break
+        else:
+            pytest.fail(f"not both are back: {platform.parts}")
         assert platform.settings == before
         pool = await connect_pool(before.database_url)
         await pool.close()
+        async with connect_bus(before) as bus:
+            await bus.js.account_info()
     finally:
         await platform.stop()
 

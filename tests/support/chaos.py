@@ -22,6 +22,7 @@ from spica_runtime.pg import Pool
 from spica_runtime.storage import sha256_of
 from spica_runtime.supervisor import Supervisor
 
+KILLS_OF_THE_STACK = 3
 VICTIMS = ("ingest", "quality", "calib", "stack", "export", "nats", "postgres")
 
 
@@ -30,6 +31,9 @@ class Report:
     """What was done, and what was found afterwards."""
 
     kills: Counter[str] = field(default_factory=Counter)
+    in_flow: int = 0
+    """Kills while images were still being sent, or a stack being made."""
+    flowing: bool = True
     elapsed_s: float = 0.0
     faults: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -62,6 +66,7 @@ async def kill_at_random(
             continue
         os.kill(child.pid, 9)
         report.kills[victim] += 1
+        report.in_flow += report.flowing
         print(f"  kill {sum(report.kills.values()):2d}: {victim} (process {child.pid})", flush=True)
 
 
@@ -88,14 +93,15 @@ async def run_chaos(
     """Send frames one after the other while parts are killed, then one stack per filter; look at the result."""
     begun = time.monotonic()
     report = Report()
-    killing = asyncio.create_task(
-        kill_at_random(platform, kills, pause_s, random.Random(seed), report), name="killing"
-    )
+    chance = random.Random(seed)
+    killing = asyncio.create_task(kill_at_random(platform, kills, pause_s, chance, report), name="killing")
     for number, frame in enumerate(frames):
         await publish_surely(
             platform, ImageArrived(uri=str(frame), batch="chaos"), event_id=f"chaos-image-{number}"
         )
-        await asyncio.sleep(0.2)
+        # Frames are spread over the kills, so that each kill finds some in flight.
+        while sum(report.kills.values()) < kills * (number + 1) // len(frames):
+            await asyncio.sleep(0.05)
     ended = (
         "SELECT (SELECT count(*) FROM solutions WHERE stack_id IS NULL) + (SELECT count(*) FROM dead_letters)"
     )
@@ -105,8 +111,14 @@ async def run_chaos(
         StackRequested(request_id="chaos-stack", name="chaos", selection=Selection(batch="chaos")),
         event_id="chaos-stack",
     )
-    await settled(platform, "SELECT count(*) FROM stacks WHERE state = 'exported'", 1, 300)
     await killing
+    # A few more, while the stack goes through its stages.
+    more = asyncio.create_task(
+        kill_at_random(platform, kills + KILLS_OF_THE_STACK, (0.5, 2.0), chance, report), name="more"
+    )
+    await settled(platform, "SELECT count(*) FROM stacks WHERE state = 'exported'", 1, 300)
+    report.flowing = False
+    await more
     await settled(platform, "SELECT (count(*) = 0)::int FROM outbox WHERE sent_at IS NULL", 1, 60)
     report.elapsed_s = time.monotonic() - begun
     async with open_pool(platform.settings) as pool:
@@ -196,7 +208,8 @@ async def _examine_events(platform: Supervisor, images: int, report: Report) -> 
 def show(report: Report, write: Callable[[str], object] = print) -> None:
     """Tell it in a few lines."""
     kills = ", ".join(f"{name} {count}" for name, count in sorted(report.kills.items()))
-    write(f"{sum(report.kills.values())} kills in {report.elapsed_s:.0f} s: {kills}")
+    total = sum(report.kills.values())
+    write(f"{total} kills in {report.elapsed_s:.0f} s, {report.in_flow} of them with work in flight: {kills}")
     for name, count in report.counts.items():
         write(f"  {name}: {count}")
     for fault in report.faults:

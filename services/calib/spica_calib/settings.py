@@ -18,7 +18,7 @@ class CalibSettings(ServiceSettings):
 
     reference: Path | None = Field(
         None,
-        description="Reference catalogue: Parquet, FITS (table or LDAC), ECSV or VOTable. Without it images wait.",
+        description="Reference catalogue: Parquet, FITS (table or LDAC), ECSV, CSV or VOTable. Without it images wait.",
     )
     false_match_log10_limit: float = Field(
         -6.0, le=-1, description="log10 of the highest tolerable probability that a match is chance."

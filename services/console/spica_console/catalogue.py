@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import tomllib
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -54,6 +56,19 @@ async def all_settings() -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def unknown_in_file(path: Path) -> list[str]:
+    """Tables and keys of a settings file that no part of Spica knows: misspelt, most likely."""
+    classes = settings_classes()
+    unknown = []
+    for table, values in tomllib.loads(path.read_text()).items():
+        if table not in classes or not isinstance(values, dict):
+            unknown.append(f"[{table}]")
+            continue
+        known = {name for cls in classes[table] for name in cls.model_fields}
+        unknown += [f"[{table}] {key}" for key in values if key not in known]
+    return unknown
 
 
 def _text(value: Any) -> str:

@@ -19,7 +19,7 @@ from spica_runtime.endpoints import Endpoints, connected_settings, home_folder, 
 from spica_runtime.errors import Unavailable
 from spica_runtime.settings import PlatformSettings
 
-from spica_console.catalogue import settings_of
+from spica_console.catalogue import settings_of, unknown_in_file
 
 State = Literal["ok", "hint", "bad", "away"]
 
@@ -47,6 +47,7 @@ async def check_all() -> list[Finding]:
         check_python(),
         *check_wheels(),
         *(finding for findings in servers for finding in findings),
+        *check_settings_file(),
         check_data(settings.data),
         check_reference(),
         check_numba_cache(),
@@ -59,6 +60,24 @@ def check_python() -> Finding:
     if sys.version_info >= _OLDEST_PYTHON:
         return Finding("Python", "ok", found)
     return Finding("Python", "bad", found, "Spica needs Python 3.11 or later.")
+
+
+def check_settings_file() -> list[Finding]:
+    """Settings that nobody reads, in the file of settings, if there is one."""
+    path = Path(os.environ.get("SPICA_CONFIG", "spica.toml"))
+    if not path.is_file():
+        return []
+    unknown = unknown_in_file(path)
+    if not unknown:
+        return [Finding("settings file", "ok", str(path))]
+    return [
+        Finding(
+            "settings file",
+            "bad",
+            f"unknown: {', '.join(unknown)}",
+            f"Correct {path}; `spica settings` lists all.",
+        )
+    ]
 
 
 def check_wheels() -> list[Finding]:

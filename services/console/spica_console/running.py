@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from spica_runtime.home import HomeSettings
@@ -40,7 +41,7 @@ def private_home(home: Path | None) -> HomeSettings:
 
 @asynccontextmanager
 async def platform(
-    home: HomeSettings, *, environment: Mapping[str, str] | None = None, quiet: bool = False
+    home: HomeSettings, *, environment: Mapping[str, str] | None = None, as_json: bool = False
 ) -> AsyncIterator[Supervisor]:
     """Run the embedded platform for the length of a block, and say what happens to its parts.
 
@@ -55,8 +56,12 @@ async def platform(
 
     def show(part: Part) -> None:
         now = (part.state, part.restarts)
-        if not quiet and shown.get(part.name) != now:
-            shown[part.name] = now
+        if shown.get(part.name) == now:
+            return
+        shown[part.name] = now
+        if as_json:
+            output.print_json(asdict(part), indent=None)
+        else:
             console.print(line(part))
 
     supervisor = Supervisor(
@@ -72,15 +77,23 @@ async def platform(
         await supervisor.stop()
 
 
-async def up(home: Path | None) -> None:
-    """Start everything, wait for Ctrl-C or SIGTERM, stop everything in order."""
+async def up(home: Path | None, *, as_json: bool = False) -> None:
+    """Start everything, wait for Ctrl-C or SIGTERM, stop everything in order.
+
+    As JSON: one object a line for each change of a part, and one when all is up.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     console = output.console(stderr=True)
-    async with platform(home_settings(home)) as supervisor:
+    async with platform(home_settings(home), as_json=as_json) as supervisor:
         # Only now: while things start, Ctrl-C cancels, and what was started is stopped again.
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
+        if as_json:
+            told = {"console_url": supervisor.console_url, "data": str(supervisor.settings.data)}
+            output.print_json({"up": True, **told}, indent=None)
+            await stop.wait()
+            return
         console.print(
             f"\nSpica is up: [bold]{supervisor.console_url}[/]   data in {supervisor.settings.data}"
         )

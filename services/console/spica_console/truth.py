@@ -14,13 +14,12 @@ if TYPE_CHECKING:
 MOST_POSITION_MAS = 50.0
 MOST_ZEROPOINT_MAG = 0.02
 
-# What each kind of file must become. An exposure out of focus may be calibrated or not: its grade says
-# that it is not to be used.
+# What each kind of file must become. An exposure out of focus must get a D besides, and then goes no further.
 _MUST_BE = {
     "good": ("calibrated",),
     "no_wcs": ("calibrated",),
     "corrupted": ("rejected",),
-    "out_of_focus": ("graded", "calibrated"),
+    "out_of_focus": ("graded",),
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spica_runtime.errors import UsageError
 from spica_runtime.service import Platform, Service
-from spica_runtime.storage import DataFolder
+from spica_runtime.storage import DataFolder, sweep_parts
 
 from spica_ingest.filing import sweep_staging
 from spica_ingest.handlers import Handlers
@@ -45,6 +45,7 @@ def compose(platform: Platform[IngestSettings]) -> Service:
     async def sweep(stop: asyncio.Event) -> None:
         while not stop.is_set():
             await asyncio.to_thread(sweep_staging, platform.data)
+            await asyncio.to_thread(sweep_parts, platform.data.root)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), timeout=SWEEP_EVERY_S)
 

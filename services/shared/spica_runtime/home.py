@@ -22,7 +22,12 @@ class HomeSettings(SettingsBase):
     postgres_port: int = Field(
         5442, ge=0, le=65535, description="Port of the embedded PostgreSQL; 0: any free one."
     )
-    console_port: int = Field(8470, ge=0, le=65535, description="Port of the web console; 0: any free one.")
+    console_port: int = Field(
+        8470,
+        ge=0,
+        le=65535,
+        description="Port of the console under `spica up`, which goes over [console] port; 0: any free one.",
+    )
     min_free_mb: int = Field(
         500, ge=0, description="Free disk space without which `spica up` does not start."
     )

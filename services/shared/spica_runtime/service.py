@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import nats.micro
 import structlog
+from pydantic import ValidationError
 
 from spica_runtime.bus import Bus, connect_bus
 from spica_runtime.compute import Compute
@@ -190,12 +191,18 @@ async def _introduce(bus: Bus, name: str, health_url: str) -> None:
 
 def run(name: str, settings_type: type[S], compose: Compose[S]) -> None:
     """Entry of a service's process: settings, logs, signals, exit code."""
-    platform_settings = PlatformSettings()
+    try:
+        platform_settings = PlatformSettings()
+    except (SpicaError, ValidationError) as error:
+        sys.exit(f"spica_{name}: {error}")
     configure_logs(platform_settings, name)
     try:
         asyncio.run(_run_until_signal(name, settings_type(), compose, platform_settings))
     except SpicaError as error:
         log.error("service cannot run", code=error.code, error=error.message)
+        sys.exit(1)
+    except ValidationError as error:
+        log.error("settings do not fit", error=str(error))
         sys.exit(1)
 
 

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from spica_runtime.errors import UsageError
+
 
 class _TomlTable(PydanticBaseSettingsSource):
     """Values of one table of the file named by SPICA_CONFIG (default: ./spica.toml, if it is there)."""
@@ -20,9 +22,14 @@ class _TomlTable(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         path = Path(os.environ.get("SPICA_CONFIG", "spica.toml"))
         if not path.is_file():
+            if "SPICA_CONFIG" in os.environ:
+                raise UsageError("no_config", f"SPICA_CONFIG names {path}, but there is no such file.")
             return {}
         table = getattr(self.settings_cls, "table", "spica")
-        values: dict[str, Any] = tomllib.loads(path.read_text()).get(table, {})
+        try:
+            values: dict[str, Any] = tomllib.loads(path.read_text()).get(table, {})
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UsageError("bad_config", f"{path} cannot be read as TOML: {error}.") from error
         return values
 
 

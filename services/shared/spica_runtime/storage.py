@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from spica_proto.base import Product
 
 from spica_runtime.errors import NotRetriable, Unavailable
 
-_CHUNK_BYTES = 1 << 20
+_PART_PREFIX = ".part-"
 
 
 def sha256_of(path: Path) -> str:
@@ -41,7 +42,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     disk becomes `Unavailable`: the work waits instead of becoming a dead letter.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=path.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=_PART_PREFIX, dir=path.parent))
     part = scratch / path.name
     try:
         yield part
@@ -60,6 +61,20 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sweep_parts(root: Path, older_than_s: float = 86_400.0) -> int:
+    """Remove what killed writers left unfinished anywhere below `root`. Returns how many."""
+    oldest, swept = time.time() - older_than_s, 0
+    for folder, names, _ in os.walk(root):
+        for name in [name for name in names if name.startswith(_PART_PREFIX)]:
+            names.remove(name)
+            part = Path(folder) / name
+            with contextlib.suppress(OSError):  # another process swept it first
+                if part.stat().st_mtime < oldest:
+                    shutil.rmtree(part)
+                    swept += 1
+    return swept
 
 
 class DataFolder:

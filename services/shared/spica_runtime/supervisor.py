@@ -120,7 +120,7 @@ class Supervisor:
             for name in self._services:
                 self._start_service(name)
             self._watching = asyncio.create_task(self._watch())
-            await asyncio.gather(*(self._until_ready(name) for name in self._services))
+            await asyncio.gather(*(self._until_ready(name, give_up=True) for name in self._services))
         except BaseException:
             await self.stop()
             raise
@@ -226,11 +226,13 @@ class Supervisor:
         self._started_at[name] = time.monotonic()
         self._set(name, "starting", pid=self._children[name].pid)
 
-    async def _until_ready(self, name: str) -> None:
+    async def _until_ready(self, name: str, *, give_up: bool = False) -> None:
         deadline = time.monotonic() + _READY_TIMEOUT_S
         url = f"http://127.0.0.1:{self._ports[name]}/readyz"
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-            while time.monotonic() < deadline and self.parts[name].restarts < _GIVE_UP_RESTARTS:
+            while time.monotonic() < deadline:
+                if give_up and self.parts[name].restarts >= _GIVE_UP_RESTARTS:
+                    break
                 with contextlib.suppress(httpx.HTTPError):
                     if (await client.get(url)).status_code == httpx.codes.OK:
                         child = self._children[name]
@@ -247,21 +249,24 @@ class Supervisor:
         """Start again what died, with growing patience."""
         while True:
             await asyncio.sleep(0.2)
-            for name, server in (("nats", self.nats), ("postgres", self.postgres)):
-                if server is not None and server.child is not None and server.child.exit_code() is not None:
-                    await self._revive(name)
-            for name, child in list(self._children.items()):
-                if child.exit_code() is not None:
-                    await self._revive_service(name, child)
+            for name in self.parts:
+                child = self.child(name)
+                if child is None or child.exit_code() is None:
+                    continue
+                try:
+                    await (
+                        self._revive_service(name, child) if name in self._children else self._revive(name)
+                    )
+                except Exception as error:
+                    # Whatever it is (a full disk, say): the other parts are still looked after, and this
+                    # one is tried again.
+                    self._set(name, "restarting", str(error).splitlines()[0] if str(error) else repr(error))
+                    await asyncio.sleep(1)
 
     async def _revive(self, name: str) -> None:
         self.parts[name].restarts += 1
         self._set(name, "restarting")
-        try:
-            await self._start_server(name)
-        except CannotStart as error:
-            self._set(name, "restarting", error.message.splitlines()[0])
-            await asyncio.sleep(1)
+        await self._start_server(name)
 
     async def _revive_service(self, name: str, child: Child) -> None:
         part = self.parts[name]

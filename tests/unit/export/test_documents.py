@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
-import pytest
 from astropy.io.votable import parse, validate
 from spica_export.science.checksums import checksum_list
 from spica_export.science.dossier import File
 from spica_export.science.votable import build_votable
 
+from tests.support.realdata import peer_program
 from tests.unit.export.dossiers import dossier
 
 
@@ -56,15 +55,14 @@ def test_a_stack_of_one_without_anything_left_out_works_too() -> None:
 
 
 def test_sha256sum_reads_the_list(tmp_path: Path) -> None:
-    if shutil.which("sha256sum") is None:
-        pytest.skip("sha256sum (coreutils) is not installed")
+    sha256sum = peer_program("sha256sum")
     files = []
     for name in ("a.fits", "b.fits"):
         (tmp_path / name).write_text(name)
         files.append(File(name, "image", len(name), hashlib.sha256(name.encode()).hexdigest()))
     listing = checksum_list(dossier(files=tuple(files)))
     (tmp_path / "x.txt").write_text(listing)
-    command = ["sha256sum", "--strict", "-c", "x.txt"]
+    command = [sha256sum, "--strict", "-c", "x.txt"]
     assert subprocess.run(command, cwd=tmp_path, check=False, capture_output=True).returncode == 0
     (tmp_path / "b.fits").write_text("B")
     assert subprocess.run(command, cwd=tmp_path, check=False, capture_output=True).returncode != 0

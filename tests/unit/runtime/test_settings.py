@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from spica_runtime.errors import NotRetriable, SpicaError
+from spica_runtime.errors import NotRetriable, SpicaError, UsageError
 from spica_runtime.home import HomeSettings
 from spica_runtime.settings import PlatformSettings, ServiceSettings
 
@@ -42,3 +42,14 @@ def test_errors_cross_process_borders_with_their_numbers() -> None:
     assert isinstance(copy, NotRetriable)
     assert isinstance(copy, SpicaError)
     assert (copy.code, copy.message, copy.numbers) == ("no_match", "No match.", {"stars": 3})
+
+
+def test_a_settings_file_that_is_not_there_or_no_toml_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPICA_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(UsageError, match="no such file"):
+        PlatformSettings()
+    (tmp_path / "none.toml").write_text("[spica\n")
+    with pytest.raises(UsageError, match="TOML"):
+        PlatformSettings()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from spica_runtime.errors import NotRetriable, Unavailable
-from spica_runtime.storage import DataFolder, sha256_of, whole_file
+from spica_runtime.storage import DataFolder, sha256_of, sweep_parts, whole_file
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -49,3 +49,13 @@ def test_a_product_is_its_path_and_its_bytes(tmp_path: Path) -> None:
 def test_products_stay_in_the_data_folder(tmp_path: Path, path: str) -> None:
     with pytest.raises(NotRetriable, match="leaves the data folder"):
         DataFolder(tmp_path).path(path)
+
+
+def test_what_killed_writers_left_is_swept_when_it_is_old(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / "images" / f".part-{name}").mkdir(parents=True)
+        (tmp_path / "images" / f".part-{name}" / "a.fits").write_text("half")
+    (tmp_path / "images" / "whole.fits").write_text("whole")
+    os.utime(tmp_path / "images" / ".part-old", (0, 0))
+    assert sweep_parts(tmp_path) == 1
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == [".part-new", "whole.fits"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import galsim
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -56,7 +57,6 @@ def test_the_fast_kernel_agrees_with_its_slow_twin(
 
 
 def test_it_draws_what_galsim_draws() -> None:
-    galsim = pytest.importorskip("galsim")
     peer = galsim.Moffat(beta=MOFFAT_BETA, fwhm=3.7).shear(g1=0.05, g2=-0.03)
     theirs = galsim.ImageD(64, 64)
     peer.drawImage(theirs, scale=1.0, center=galsim.PositionD(30.3, 34.8))

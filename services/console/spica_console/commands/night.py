@@ -16,14 +16,14 @@ HomeOption = Annotated[
 ]
 
 
-def up(home: HomeOption = None) -> None:
+def up(home: HomeOption = None, json: JsonOption = False) -> None:
     """Start NATS, PostgreSQL, all services and the console on this machine, and stop them on Ctrl-C.
 
     Servers named by SPICA_NATS_URL and SPICA_DATABASE_URL are used instead of own ones.
     """
     from spica_console import running
 
-    exits.run(lambda: running.up(home))
+    exits.run(lambda: running.up(home, as_json=json))
 
 
 def demo(

@@ -145,7 +145,7 @@ class EmbeddedPostgres:
                 "--encoding=UTF8",
                 "--locale=C",
                 "--no-instructions",
-                "--no-sync",
+                *(() if self._sync else ("--no-sync",)),
             ],
             capture_output=True,
             text=True,
@@ -185,12 +185,12 @@ class EmbeddedPostgres:
         lock = self._folder / "postmaster.pid"
         if not lock.exists():
             return
-        pid = int(lock.read_text().splitlines()[0])
         try:
+            pid = int(lock.read_text().splitlines()[0])
             process = psutil.Process(pid)
             ours = process.name() == "postgres" and str(self._folder) in " ".join(process.cmdline())
-        except psutil.NoSuchProcess:
-            ours = False
+        except (psutil.NoSuchProcess, ValueError, IndexError):
+            ours = False  # gone, or killed before it had written its number
         if ours:
             process.send_signal(signal.SIGINT)
             try:
