@@ -8,14 +8,18 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import pytest
+from nats.js.client import JetStreamContext
 from spica_proto.base import Reason
 from spica_proto.images import ImageArrived, ImageFailed, ImageRejected
 from spica_proto.stacks import StackFailed
 from spica_runtime import deadletters
+from spica_runtime.bus import connect_bus
+from spica_runtime.database import migrate
 from spica_runtime.embedded.nats import EmbeddedNats
-from spica_runtime.errors import NotRetriable, Retriable, Unavailable
+from spica_runtime.errors import NotRetriable, Retriable, Unavailable, UsageError
 from spica_runtime.handling import Delivery, Outcome, Transaction
-from spica_runtime.service import Platform, Service
+from spica_runtime.outbox import ensure_stream
+from spica_runtime.service import Platform, Service, serve
 from spica_runtime.settings import ServiceSettings
 
 from tests.support.rig import Rig
@@ -297,6 +301,136 @@ async def test_headers_of_an_event_are_cloudevents(rig: Rig) -> None:
     assert headers["ce-source"] == "/spica/ingest"
     assert datetime.fromisoformat(headers["ce-time"]) >= before
     assert headers["traceparent"].startswith("00-4bf92f3577b34da6a3ce929d0e0e4736-")
+
+
+async def test_an_event_that_the_bus_refuses_does_not_stand_in_the_way(rig: Rig) -> None:
+    async def handle(message: ImageArrived, _delivery: Delivery) -> Outcome:
+        return Outcome(events=(rejected(message),))
+
+    await rig.publish_from_outbox(ImageArrived(uri="/" + "x" * 9_000_000))
+    await rig.publish_from_outbox(ImageArrived(uri="/small.fits"))
+    await start(rig, handle)
+    await rig.wait_for(ImageRejected)
+    refused = await rig.pool.fetch("SELECT refused, sent_at FROM outbox WHERE refused IS NOT NULL")
+    assert len(refused) == 1
+    assert "Payload" in refused[0]["refused"]
+    assert refused[0]["sent_at"] is None
+
+
+async def test_a_stream_lost_while_services_run_is_made_and_filled_again(rig: Rig) -> None:
+    calls = 0
+
+    async def handle(message: ImageArrived, _delivery: Delivery) -> Outcome:
+        nonlocal calls
+        calls += 1
+        return Outcome(events=(rejected(message),))
+
+    await start(rig, handle)
+    await rig.publish_from_outbox(ImageArrived(uri="/1.fits"))
+    await rig.wait_for(ImageRejected)
+    await rig.bus.js.delete_stream("SPICA")
+    await rig.until("SELECT count(*) = 0 FROM outbox WHERE sent_at IS NULL")
+    for _ in range(200):
+        if await rig.bus.has_stream() and len(await rig.events(ImageRejected)) == 1:
+            break
+        await asyncio.sleep(0.1)
+    else:
+        pytest.fail("the stream did not come back with its events")
+    await rig.publish_from_outbox(ImageArrived(uri="/2.fits"))
+    await rig.wait_for(ImageRejected, count=2, timeout_s=20)
+    assert calls == 2
+
+
+async def test_a_stream_is_made_only_after_its_events_are_marked(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> str:
+        raise ConnectionRefusedError("the store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(rig.pool), "execute", fail)
+        with pytest.raises(ConnectionRefusedError):
+            await ensure_stream(rig.bus, rig.pool)
+    assert not await rig.bus.has_stream()
+    await ensure_stream(rig.bus, rig.pool)
+    assert await rig.bus.has_stream()
+
+
+@pytest.mark.parametrize("header", [None, "ce-id", "x-anything"])
+async def test_nul_characters_become_a_dead_letter_not_a_loop(rig: Rig, header: str | None) -> None:
+    async def handle(message: ImageArrived, _delivery: Delivery) -> Outcome:
+        raise NotRetriable("odd", f"Cannot take {message.uri}.", {"uri": message.uri, "depth": float("nan")})
+
+    await start(rig, handle)
+    headers = {header: "a\x00b"} if header else None
+    await rig.bus.js.publish("image.arrived", b'{"uri": "/a\\u0000b"}', headers=headers)
+    (failed,) = await rig.wait_for(ImageFailed, timeout_s=10)
+    assert failed.code == "odd"
+    assert failed.numbers["uri"] == "/a\N{REPLACEMENT CHARACTER}b"
+
+
+async def test_a_dead_letter_is_sent_again_once(rig: Rig) -> None:
+    async def handle(_message: ImageArrived, _delivery: Delivery) -> Outcome:
+        raise NotRetriable("no", "No.")
+
+    await start(rig, handle)
+    await rig.publish(ImageArrived(uri="/a.fits"))
+    (failed,) = await rig.wait_for(ImageFailed)
+    await deadletters.resend(rig.pool, failed.dead_letter_id)
+    with pytest.raises(UsageError, match="already"):
+        await deadletters.resend(rig.pool, failed.dead_letter_id)
+    (_, second) = await rig.wait_for(ImageFailed, count=2)
+    await deadletters.resend(rig.pool, second.dead_letter_id)
+    await rig.wait_for(ImageFailed, count=3)
+
+
+async def test_a_fault_of_the_client_does_not_end_the_listening(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = 2
+
+    async def handle(message: ImageArrived, _delivery: Delivery) -> Outcome:
+        return Outcome(events=(rejected(message),))
+
+    sound = JetStreamContext.PullSubscription.fetch
+
+    async def fetch(self: JetStreamContext.PullSubscription, *arguments: object, **named: object) -> object:
+        nonlocal faults
+        if faults:
+            faults -= 1
+            raise AttributeError("a fault inside the client")
+        return await sound(self, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(JetStreamContext.PullSubscription, "fetch", fetch)
+    await start(rig, handle)
+    await rig.publish(ImageArrived(uri="/a.fits"))
+    await rig.wait_for(ImageRejected)
+    assert faults == 0
+
+
+async def test_a_service_that_waits_for_the_bus_can_be_stopped(rig: Rig) -> None:
+    def compose(_platform: Platform[ServiceSettings]) -> Service:
+        raise AssertionError("there is no bus")
+
+    stop = asyncio.Event()
+    nowhere = rig.settings.model_copy(update={"nats_url": "nats://127.0.0.1:9"})
+    task = asyncio.create_task(serve("ingest", QUICK, compose, platform_settings=nowhere, stop=stop))
+    await asyncio.sleep(0.5)
+    stop.set()
+    await asyncio.wait_for(task, timeout=5)
+
+
+async def test_the_bus_password_is_not_told(rig: Rig) -> None:
+    secret = rig.settings.model_copy(update={"nats_url": "nats://spica:SECRET@127.0.0.1:9"})
+    with pytest.raises(Unavailable) as caught:
+        async with connect_bus(secret):
+            pass
+    assert "SECRET" not in caught.value.message
+
+
+async def test_migrations_take_the_urls_that_services_take(rig: Rig) -> None:
+    url = rig.settings.database_url.replace("postgresql://", "postgres://") + "?sslmode=disable"
+    await asyncio.to_thread(migrate, url)
 
 
 async def test_a_failure_to_hear_of_a_failure_is_not_told_again(rig: Rig) -> None:

@@ -43,7 +43,7 @@ ORDER BY sm.ordinal, i.image_id;
 
 -- name: mark_calibrated(stack_id)$
 -- Take a planned stack one step further (or one that failed here and is tried again); gives its id back only when this step was new.
-UPDATE stacks SET state = 'calibrated', updated_at = now()
+UPDATE stacks SET state = 'calibrated', result = result - 'failure', updated_at = now()
 WHERE stack_id = :stack_id AND state IN ('planned', 'failed')
 RETURNING stack_id;
 

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 from spica_proto.streams import CONSUMERS
-from spica_runtime.database import without_password
 from spica_runtime.home import HomeSettings
 from spica_runtime.settings import PlatformSettings
+from spica_runtime.urls import without_password
 
 SERVICES = (*dict.fromkeys(consumer.service for consumer in CONSUMERS), "console")
 

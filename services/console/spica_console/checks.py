@@ -18,6 +18,7 @@ from spica_runtime.bus import connect_bus
 from spica_runtime.endpoints import Endpoints, connected_settings, home_folder, read_endpoints
 from spica_runtime.errors import Unavailable
 from spica_runtime.settings import PlatformSettings
+from spica_runtime.urls import without_password
 
 from spica_console.catalogue import settings_of, unknown_in_file
 
@@ -102,7 +103,7 @@ async def check_bus(settings: PlatformSettings, endpoints: Endpoints | None) -> 
     try:
         async with connect_bus(settings, name="spica-doctor") as bus:
             server = str(bus.nc.connected_server_version)
-            findings = [Finding("NATS", "ok", f"{server} at {settings.nats_url}")]
+            findings = [Finding("NATS", "ok", f"{server} at {without_password(settings.nats_url)}")]
             try:
                 account = await bus.js.account_info()
             except Exception as error:
@@ -139,7 +140,7 @@ async def check_sync(endpoints: Endpoints | None) -> Finding:
 
 async def check_store(settings: PlatformSettings) -> list[Finding]:
     """PostgreSQL, its version, and whether its tables are those of this Spica."""
-    shown = database.without_password(settings.database_url)
+    shown = without_password(settings.database_url)
     try:
         async with database.open_pool(settings, max_size=1) as pool:
             number = int(await pool.fetchval("SHOW server_version_num"))

@@ -16,6 +16,7 @@ from spica_runtime.errors import Unavailable
 from spica_runtime.pg import Pool
 from spica_runtime.settings import PlatformSettings
 from spica_runtime.storage import DataFolder
+from spica_runtime.urls import without_password
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +63,17 @@ async def clear_errors(settings: PlatformSettings) -> AsyncIterator[None]:
     except nats.js.errors.NotFoundError as error:
         raise Unavailable(
             "stream_missing",
-            f"NATS at {settings.nats_url} has no stream of Spica yet: start the services (`spica up`).",
+            f"NATS at {without_password(settings.nats_url)} has no stream of Spica yet: start the services (`spica up`).",
         ) from error
     except nats.js.errors.ServiceUnavailableError as error:
         raise Unavailable(
-            "jetstream_off", f"NATS at {settings.nats_url} runs without JetStream: start it with -js."
+            "jetstream_off",
+            f"NATS at {without_password(settings.nats_url)} runs without JetStream: start it with -js.",
         ) from error
     except (nats.errors.Error, nats.js.errors.NoStreamResponseError) as error:
         raise Unavailable(
-            "bus_lost", f"NATS at {settings.nats_url} stopped answering: {error or type(error).__name__}."
+            "bus_lost",
+            f"NATS at {without_password(settings.nats_url)} stopped answering: {error or type(error).__name__}.",
         ) from error
     except asyncpg.UndefinedTableError as error:
         raise Unavailable(

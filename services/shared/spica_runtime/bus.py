@@ -18,6 +18,7 @@ from spica_proto.streams import ACK_WAIT_S, CONSUMERS, DUPLICATE_WINDOW_S, STREA
 
 from spica_runtime.errors import Unavailable
 from spica_runtime.settings import PlatformSettings
+from spica_runtime.urls import without_password
 
 log = structlog.get_logger(__name__)
 
@@ -38,24 +39,34 @@ class Bus:
         )
         return int(ack.seq)
 
-    async def ensure_stream(self) -> bool:
-        """Make sure the stream is there. Returns True if it had to be made (or made anew)."""
+    async def has_stream(self) -> bool:
+        """Whether the stream is there."""
         try:
             await self.js.stream_info(STREAM)
         except NotFoundError:
-            await self.js.add_stream(
-                StreamConfig(
-                    name=STREAM,
-                    description="Every event of Spica, kept for replay.",
-                    subjects=list(STREAM_SUBJECTS),
-                    retention=RetentionPolicy.LIMITS,
-                    storage=StorageType.FILE,
-                    duplicate_window=DUPLICATE_WINDOW_S,
-                    allow_direct=True,
-                )
+            return False
+        return True
+
+    async def make_stream(self) -> None:
+        """Make the stream; nothing happens where it is there already."""
+        await self.js.add_stream(
+            StreamConfig(
+                name=STREAM,
+                description="Every event of Spica, kept for replay.",
+                subjects=list(STREAM_SUBJECTS),
+                retention=RetentionPolicy.LIMITS,
+                storage=StorageType.FILE,
+                duplicate_window=DUPLICATE_WINDOW_S,
+                allow_direct=True,
             )
-            return True
-        return False
+        )
+
+    async def ensure_stream(self) -> bool:
+        """Make sure the stream is there, for publishers without a store. Returns True if it had to be made."""
+        if await self.has_stream():
+            return False
+        await self.make_stream()
+        return True
 
     async def ensure_consumers(self, service: str) -> None:
         """Make sure the durable consumers of one service are there, reading from the beginning."""
@@ -77,10 +88,6 @@ def consumer_config(consumer: Consumer) -> ConsumerConfig:
     )
 
 
-async def _on_error(error: Exception) -> None:
-    log.debug("bus connection error", error=str(error) or type(error).__name__)
-
-
 async def _on_reconnect() -> None:
     log.info("bus connection back")
 
@@ -94,7 +101,12 @@ async def connect_bus(
     With `wait`, also the first connection is tried for ever; else a server that cannot be reached
     is `Unavailable` at once.
     """
-    closing = False
+    closing = connected = False
+
+    async def on_error(error: Exception) -> None:
+        # While waiting for the first connection nothing else would tell; later on_disconnect does.
+        tell = log.debug if connected else log.warning
+        tell("bus connection error", error=str(error) or type(error).__name__)
 
     async def on_disconnect() -> None:
         if not closing:
@@ -108,16 +120,17 @@ async def connect_bus(
             allow_reconnect=True,
             max_reconnect_attempts=-1 if wait else 3,
             reconnect_time_wait=0.25,
-            error_cb=_on_error,
+            error_cb=on_error,
             disconnected_cb=on_disconnect,
             reconnected_cb=_on_reconnect,
         )
     except (OSError, nats.errors.Error, TimeoutError) as error:
         raise Unavailable(
             "bus_unreachable",
-            f"NATS at {settings.nats_url} cannot be reached: {error or type(error).__name__}. "
+            f"NATS at {without_password(settings.nats_url)} cannot be reached: {error or type(error).__name__}. "
             "Start it (`spica up` starts one) or set SPICA_NATS_URL.",
         ) from error
+    connected = True
     try:
         yield Bus(nc, nc.jetstream())
     finally:

@@ -7,35 +7,26 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 
 from spica_runtime.errors import Unavailable
 from spica_runtime.pg import Connection, Pool
 from spica_runtime.settings import PlatformSettings
+from spica_runtime.urls import without_password
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
-# What asyncpg raises while the server is away, starting or stopping.
-CONNECTION_ERRORS = (
-    OSError,
+# What PostgreSQL says while it is starting, stopping or short of something.
+STORE_AWAY_ERRORS = (
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    TimeoutError,
+    asyncpg.InsufficientResourcesError,
 )
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown and logged."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
+# Those, and what asyncpg raises when nobody answers. A handler's own faults can be of the latter kinds too.
+CONNECTION_ERRORS = (*STORE_AWAY_ERRORS, OSError, TimeoutError, asyncpg.InterfaceError)
 
 
 async def _prepare(connection: Connection) -> None:
@@ -89,7 +80,7 @@ def migrate(url: str) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
-    config.attributes["url"] = url.replace("postgresql://", "postgresql+asyncpg://", 1)
+    config.attributes["url"] = url
     command.upgrade(config, "head")
 
 

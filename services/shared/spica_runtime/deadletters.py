@@ -15,6 +15,7 @@ from spica_proto.stacks import StackFailed
 
 from spica_runtime.errors import SpicaError, UsageError
 from spica_runtime.handling import Delivery
+from spica_runtime.jsonb import storable
 from spica_runtime.outbox import publish_in
 from spica_runtime.outbox import queries as outbox_queries
 from spica_runtime.pg import Connection, Pool
@@ -37,8 +38,8 @@ def failure_event(
     what: dict[str, Any] = {
         "stage": service,
         "code": error.code,
-        "message": error.message,
-        "numbers": error.numbers,
+        "message": storable(error.message),
+        "numbers": storable(error.numbers),
         "dead_letter_id": letter_id,
         "heard": delivery.subject,
         "attempts": attempts,
@@ -46,7 +47,7 @@ def failure_event(
 
     def text(name: str) -> str | None:
         value = body.get(name)
-        return value if isinstance(value, str) else None
+        return str(storable(value)) if isinstance(value, str) else None
 
     if delivery.subject.startswith("image."):
         uri = text("uri")
@@ -75,11 +76,11 @@ async def bury(
         service=service,
         event_id=delivery.event_id,
         subject=delivery.subject,
-        headers=dict(headers),
-        body=raw.decode("utf-8", errors="replace").replace("\x00", "\N{REPLACEMENT CHARACTER}"),
+        headers=storable(dict(headers)),
+        body=storable(raw.decode("utf-8", errors="replace")),
         code=error.code,
-        message=error.message,
-        numbers=error.numbers,
+        message=storable(error.message),
+        numbers=storable(error.numbers),
         attempts=attempts,
     )
     if delivery.subject.endswith(".failed"):
@@ -115,14 +116,21 @@ async def resend(pool: Pool, dead_letter_id: str) -> str:
                 "unknown_dead_letter",
                 f"There is no dead letter {dead_letter_id}. `spica dead-letters list` shows them.",
             )
-        resends = await queries.count_resends(
-            connection, event_id=letter["event_id"], service=letter["service"]
-        )
-        message_id = f"{letter['event_id']}/again/{letter['service']}/{resends + 1}"
+        if letter["sent_again_at"] is not None:
+            raise UsageError(
+                "sent_again_already",
+                f"Dead letter {dead_letter_id} was sent again already, at {letter['sent_again_at']:%F %T}.",
+            )
+        message_id = f"{letter['event_id']}/again/{dead_letter_id}"
         await queries.unmark_handled(connection, service=letter["service"], event_id=letter["event_id"])
         await queries.end_attempts(connection, service=letter["service"], event_id=letter["event_id"])
         headers = {
-            **letter["headers"],
+            # JetStream's own instructions (expected sequence and the like) were for the first time.
+            **{
+                name: value
+                for name, value in letter["headers"].items()
+                if not name.lower().startswith("nats-")
+            },
             "Nats-Msg-Id": message_id,
             "ce-id": letter["event_id"],
             ONLY_HEADER: letter["service"],

@@ -33,12 +33,12 @@ from spica_proto.subjects import BY_MODEL, BY_NAME
 
 from spica_runtime import provenance
 from spica_runtime.bus import Bus
-from spica_runtime.database import CONNECTION_ERRORS
+from spica_runtime.database import CONNECTION_ERRORS, STORE_AWAY_ERRORS
 from spica_runtime.deadletters import ONLY_HEADER, bury, queries
 from spica_runtime.errors import NotRetriable, SpicaError, Unavailable
 from spica_runtime.handling import Delivery, Handler, Outcome, Routes, Transaction
 from spica_runtime.metrics import Metrics
-from spica_runtime.outbox import Relay, publish_in
+from spica_runtime.outbox import Relay, ensure_stream, publish_in
 from spica_runtime.pg import Pool
 from spica_runtime.settings import ServiceSettings
 
@@ -117,11 +117,14 @@ class Dispatcher:
                     subscription = None
                     await asyncio.sleep(0.5)
                 continue
-            except BUS_ERRORS as error:
+            except Exception as error:
+                # Also what nats-py should not raise: this loop must live as long as the service.
                 log.warning("bus does not answer", error=str(error) or type(error).__name__)
                 await _unbind(subscription)
                 subscription = None
                 await asyncio.sleep(1.0)
+                if isinstance(error, nats.js.errors.NotFoundError):
+                    await self._mend_stream()
                 continue
             for message in messages:
                 await slots.acquire()
@@ -129,6 +132,13 @@ class Dispatcher:
                 self._in_flight.add(task)
                 task.add_done_callback(self._in_flight.discard)
                 task.add_done_callback(lambda _: slots.release())
+
+    async def _mend_stream(self) -> None:
+        """A stream that was lost while services run is made again and filled from the outbox."""
+        try:
+            await ensure_stream(self._bus, self._pool)
+        except (*BUS_ERRORS, *CONNECTION_ERRORS) as error:
+            log.warning("stream is gone", error=str(error) or type(error).__name__)
 
     async def _handle(self, subject: str, handler: Handler[Any], message: Msg) -> None:
         """One delivery, from beginning to its acknowledgement. Never raises but when cancelled."""
@@ -186,9 +196,10 @@ class Dispatcher:
             outcome = await handler(body, delivery)
             await self._commit(handler, delivery, outcome, started)
         except _AlreadyHandled:
+            await queries.end_attempts(self._pool, service=self.service, event_id=delivery.event_id)
             await _ack(message)
             return "repeat"
-        except Unavailable:
+        except (Unavailable, *STORE_AWAY_ERRORS):
             raise
         except NotRetriable as error:
             return await self._bury(message, delivery, error)
@@ -241,6 +252,9 @@ class Dispatcher:
 
     async def _failed(self, message: Msg, delivery: Delivery, error: SpicaError) -> str:
         failures = await queries.count_failure(self._pool, service=self.service, event_id=delivery.event_id)
+        if failures is None:
+            await _ack(message)  # another delivery of it was handled meanwhile
+            return "repeat"
         if failures >= self._settings.max_attempts:
             return await self._bury(message, delivery, error)
         delays = self._settings.retry_delays_s
@@ -326,7 +340,7 @@ def read_delivery(subject: str, message: Msg) -> Delivery:
     metadata = message.metadata
     stored_at = metadata.timestamp.astimezone(UTC)
     event_id = header(headers, "ce-id") or header(headers, "Nats-Msg-Id")
-    if event_id is None:
+    if event_id is None or not event_id.isprintable():
         event_id = derived_id(STREAM, metadata.sequence.stream, stored_at.isoformat())
     moment = stored_at
     if text := header(headers, "ce-time"):

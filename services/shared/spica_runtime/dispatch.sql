@@ -37,14 +37,10 @@ WHERE NOT :only_waiting OR sent_again_at IS NULL
 ORDER BY created_at;
 
 -- name: take_dead_letter(dead_letter_id)^
-SELECT dead_letter_id, service, event_id, subject, headers, body
+SELECT dead_letter_id, service, event_id, subject, headers, body, sent_again_at
 FROM dead_letters
 WHERE dead_letter_id = :dead_letter_id
 FOR UPDATE;
-
--- name: count_resends(event_id, service)$
-SELECT count(*) FROM dead_letters
-WHERE event_id = :event_id AND service = :service AND sent_again_at IS NOT NULL;
 
 -- name: mark_resent(dead_letter_id)!
 UPDATE dead_letters SET sent_again_at = clock_timestamp() WHERE dead_letter_id = :dead_letter_id;

@@ -21,8 +21,10 @@ log = structlog.get_logger(__name__)
 queries = aiosql.from_path(Path(__file__).parent / "outbox.sql", "asyncpg")
 
 _BATCH = 128
+_REFUSALS = (nats.errors.MaxPayloadError, nats.errors.BadSubjectError, nats.js.errors.BadRequestError)
 _POLL_S = 1.0
 _RETRY_S = 1.0
+_MARK_TIMEOUT_S = 3600.0  # an outbox of many years
 
 
 async def put_in(connection: Connection, envelope: Envelope) -> None:
@@ -48,6 +50,18 @@ async def publish_in(
     envelope = seal(message, source=source, event_id=event_id, traceparent=traceparent)
     await put_in(connection, envelope)
     return envelope.event_id
+
+
+async def ensure_stream(bus: Bus, pool: Pool) -> None:
+    """Make the stream if it is not there; one that was lost is filled again from the outbox.
+
+    Marked first, made then: killed in between, the next one finds no stream and marks again.
+    """
+    if await bus.has_stream():
+        return
+    marked = await pool.execute(queries.mark_all_unsent.sql, timeout=_MARK_TIMEOUT_S)
+    await bus.make_stream()
+    log.info("stream made", replayed=marked)
 
 
 class Relay:
@@ -77,12 +91,28 @@ class Relay:
         await self._drain()
 
     async def send_batch(self) -> int:
-        """Publish one batch. If that fails in the middle nothing is marked: repeats are dropped by their id."""
+        """Publish one batch and mark what the stream has. Returns how many rows were looked at.
+
+        One that the bus will never take (too large, a header it refuses) is marked with the reason and
+        left behind. Raises what kept any other from being sent, after the rest is marked.
+        """
+        fault: BaseException | None = None
         async with self._pool.acquire() as connection, connection.transaction():
             rows = [row async for row in queries.take_unsent(connection, limit=_BATCH)]
-            if rows:
-                await asyncio.gather(*(self._send(dict(row)) for row in rows))
-                await queries.mark_sent(connection, outbox_ids=[row["outbox_id"] for row in rows])
+            results = await asyncio.gather(*(self._send(dict(row)) for row in rows), return_exceptions=True)
+            sent = []
+            for row, result in zip(rows, results, strict=True):
+                if result is None:
+                    sent.append(row["outbox_id"])
+                elif isinstance(result, _REFUSALS):
+                    log.error("event refused by the bus", message_id=row["message_id"], error=repr(result))
+                    await queries.mark_refused(connection, outbox_id=row["outbox_id"], refused=repr(result))
+                else:
+                    fault = result
+            if sent:
+                await queries.mark_sent(connection, outbox_ids=sent)
+        if fault is not None:
+            raise fault
         return len(rows)
 
     async def _send(self, row: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import aiosql
 
 from spica_runtime.handling import Delivery, Outcome
+from spica_runtime.jsonb import storable
 from spica_runtime.pg import Connection
 
 queries = aiosql.from_path(Path(__file__).parent / "provenance.sql", "asyncpg")
@@ -42,15 +42,15 @@ async def record(connection: Connection, activity: Activity, delivery: Delivery,
         service=activity.service,
         name=activity.name,
         version=CODE_VERSION,
-        configuration=json.loads(json.dumps(configuration, default=str)),
+        configuration=storable(configuration),
         event_id=delivery.event_id,
         subject=delivery.subject,
         about=outcome.about,
         started_at=activity.started_at,
         ended_at=activity.ended_at,
         host=socket.gethostname(),
-        outcome=outcome.summary,
-        log=list(outcome.log),
+        outcome=storable(outcome.summary),
+        log=storable(outcome.log),
     )
     # One order for all writers: two transactions that touch the same products must not wait for each other.
     ids: dict[tuple[str, str], int] = {}

@@ -26,8 +26,7 @@ from spica_runtime.handling import Routes
 from spica_runtime.health import health_app, serve_http
 from spica_runtime.logs import configure_logs
 from spica_runtime.metrics import Metrics
-from spica_runtime.outbox import Relay
-from spica_runtime.outbox import queries as outbox_queries
+from spica_runtime.outbox import Relay, ensure_stream
 from spica_runtime.pg import Pool
 from spica_runtime.provenance import CODE_VERSION
 from spica_runtime.settings import PlatformSettings, ServiceSettings
@@ -77,7 +76,9 @@ async def serve(
     """Run a service until `stop` is set. Opened in order, closed in the opposite order, the bus last."""
     metrics = Metrics(name)
     async with AsyncExitStack() as stack:
-        bus = await stack.enter_async_context(connect_bus(platform_settings, name=f"spica-{name}", wait=True))
+        bus = await _open_bus(stack, platform_settings, name, stop)
+        if bus is None:
+            return
         pool = await _open_store(platform_settings, stop)
         if pool is None:
             return
@@ -136,6 +137,23 @@ async def _until_stopped(
         stopping.cancel()
 
 
+async def _open_bus(
+    stack: AsyncExitStack, settings: PlatformSettings, name: str, stop: asyncio.Event
+) -> Bus | None:
+    """Wait for NATS, or for the stop; None in the latter case."""
+    connecting = asyncio.create_task(
+        stack.enter_async_context(connect_bus(settings, name=f"spica-{name}", wait=True))
+    )
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if connecting.done():
+        return connecting.result()
+    connecting.cancel()
+    await asyncio.gather(connecting, return_exceptions=True)
+    return None
+
+
 async def _open_store(settings: PlatformSettings, stop: asyncio.Event) -> Pool | None:
     """Wait for PostgreSQL, and for its tables to be at this code's version."""
     while not stop.is_set():
@@ -166,12 +184,10 @@ async def _close_pool(pool: Pool) -> None:
 
 
 async def _ensure_stream(bus: Bus, pool: Pool, stop: asyncio.Event) -> None:
-    """Make the stream if it is not there; one that was lost is filled again from the outbox."""
+    """Make sure of the stream as soon as both servers let us."""
     while not stop.is_set():
         try:
-            if await bus.ensure_stream():
-                marked = await outbox_queries.mark_all_unsent(pool)
-                log.info("stream made", replayed=marked)
+            await ensure_stream(bus, pool)
             return
         except (*BUS_ERRORS, *CONNECTION_ERRORS) as error:
             log.warning("waiting for the bus", error=str(error) or type(error).__name__)

@@ -200,9 +200,10 @@ CREATE TABLE outbox (
     headers    jsonb NOT NULL,
     body       text NOT NULL,               -- text, not jsonb: sent again byte for byte
     created_at timestamptz NOT NULL DEFAULT now(),
-    sent_at    timestamptz
+    sent_at    timestamptz,
+    refused    text                         -- why the bus will never take it; null for all but broken ones
 );
-CREATE INDEX outbox_unsent ON outbox (outbox_id) WHERE sent_at IS NULL;
+CREATE INDEX outbox_unsent ON outbox (outbox_id) WHERE sent_at IS NULL AND refused IS NULL;
 
 CREATE TABLE dead_letters (
     dead_letter_id text PRIMARY KEY,
