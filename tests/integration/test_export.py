@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io.votable import parse
+from spica_export.claiming import MARK
 from spica_export.service import compose
 from spica_export.settings import ExportSettings
 from spica_proto.base import Product
@@ -145,7 +148,7 @@ async def test_a_finished_stack_is_delivered_with_a_receipt_for_every_file(
     }
     for receipt in exported.files:
         assert sha256_of(Path(receipt.path)) == receipt.sha256
-    assert sorted(path.name for path in folder.iterdir()) == sorted(r.name for r in exported.files)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([MARK, *(r.name for r in exported.files)])
 
     table = parse(io.BytesIO((folder / "F1_r.xml").read_bytes()))
     inputs = table.get_table_by_id("inputs").to_table(use_names_over_ids=True)
@@ -180,6 +183,37 @@ async def test_two_stacks_of_one_name_do_not_share_a_folder_and_again_is_the_sam
     receipts = {event.destination: event.files for event in exported}
     assert all(event.files == receipts[event.destination] for event in exported)
     assert b"aaaaaaaa" in (rig.data.root / "delivered/F1_r/F1_r.fits").read_bytes()
+
+
+async def test_names_that_become_one_folder_are_told_apart_in_any_order(rig: Rig) -> None:
+    """`M33`, `M33.` and `M33-` are all names that a request may ask for."""
+    made = [
+        await finished(rig, f"{c * 8}-1", name)
+        for c, name in zip("abc", ("M33", "M33.", "M33-"), strict=True)
+    ]
+    await rig.start("export", SETTINGS, compose)
+    for event in (made[2], made[1], made[0], made[1]):
+        await rig.publish(event)
+    exported = await rig.wait_for(StackExported, count=4)
+    folders = {event.stack_id[:8]: Path(event.destination).name for event in exported}
+    assert folders == {"aaaaaaaa": "M33", "bbbbbbbb": "M33_bbbbbbbb", "cccccccc": "M33_cccccccc"}
+    for event in exported:
+        assert event.stack_id.encode() in (Path(event.destination) / event.files[0].name).read_bytes()
+
+
+async def test_leftovers_at_a_destination_elsewhere_are_removed_at_the_start(
+    rig: Rig, tmp_path: Path
+) -> None:
+    left = tmp_path / "archive" / "F1_r" / ".part-killed"
+    left.mkdir(parents=True)
+    (left.parent / MARK).write_text("s1\n")
+    os.utime(left, (1e9, 1e9))
+    await rig.start("export", SETTINGS.model_copy(update={"destination": tmp_path / "archive"}), compose)
+    for _ in range(100):
+        if not left.exists():
+            break
+        await asyncio.sleep(0.05)
+    assert not left.exists()
 
 
 async def test_a_destination_that_is_away_is_waited_for(rig: Rig, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from spica_ingest.service import compose
 from spica_ingest.settings import IngestSettings
+from spica_ingest.store import FolderLedger
 from spica_proto.images import ImageArrived, ImageFailed, ImageRejected, ImageVerified
 from spica_runtime.storage import sha256_of
 from spica_simulator import Night, simulate_night
@@ -166,3 +168,34 @@ async def test_a_watched_folder_is_taken_in_once_also_across_restarts(
     await rig.wait_for(ImageVerified, count=2)
     assert await rig.pool.fetchval("SELECT count(*) FROM folder_ledger") == 2
     assert len(await rig.events(ImageArrived)) == 2
+
+
+def write_odd(path: Path) -> None:
+    try:
+        path.write_bytes(b"no image")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+
+
+async def test_a_watched_name_that_is_not_utf_8_is_taken_in_and_holds_nothing_up(
+    rig: Rig, night: Night, tmp_path: Path
+) -> None:
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    odd = Path(os.fsdecode(os.fsencode(incoming) + b"/\xe9.fits"))
+    write_odd(odd)
+    shutil.copy(night.frames[0].path, incoming / "z.fits.fz")
+    stop = await start(rig, watch=incoming)
+    (rejected,) = await rig.wait_for(ImageRejected)
+    (verified,) = await rig.wait_for(ImageVerified)
+    assert (rejected.uri, verified.name) == (f"file://{incoming}/%E9.fits", "z")
+    stop.set()
+    # A restart knows it by the same address.
+    await start(rig, watch=incoming)
+    shutil.copy(night.frames[0].path, incoming / "zz.fits.fz")
+    await rig.wait_for(ImageVerified, count=2)
+    assert len(await rig.events(ImageArrived)) == 3
+    known = await FolderLedger(rig.pool).known(incoming)
+    assert {path for path, _, _ in known} == {
+        f"file://{incoming}/%E9.fits", f"{incoming}/z.fits.fz", f"{incoming}/zz.fits.fz"
+    }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 from pathlib import Path
 
@@ -253,3 +255,15 @@ async def test_the_same_request_gives_the_same_bytes_elsewhere(rig: Rig, exposur
     )
     again = (await rig.wait_for(StackCoadded, count=2))[1]
     assert {"image": again.image, "weight": again.weight} == products
+
+
+async def test_scratch_files_that_a_killed_worker_left_are_removed_at_the_start(rig: Rig) -> None:
+    left = rig.data.root / "stacks" / "s1" / ".scratch-killed"
+    left.mkdir(parents=True)
+    os.utime(left, (1e9, 1e9))
+    await rig.start("stack", SETTINGS, compose)
+    for _ in range(100):
+        if not left.exists():
+            break
+        await asyncio.sleep(0.05)
+    assert not left.exists()

@@ -5,6 +5,7 @@ Unavailable    reference_missing, reference_unreadable: the image waits until th
 NotRetriable   no_match, too_few_matches: the image shows another sky, or too little of it
 NotRetriable   bad_catalogue, bad_wcs, bad_header, bad_exposure_time, unknown_profile: what
                others left is not usable
+NotRetriable   unsafe_name: the name would lead to another folder
 NotRetriable   unknown_image, unknown_stack, no_solution, no_members: the store does not know
                what the message names
 =============  ===============================================================================

@@ -12,6 +12,7 @@ from spica_runtime.handling import Delivery, Outcome, Transaction
 from spica_runtime.service import Platform
 
 from spica_calib import store
+from spica_calib.heads import solution_path
 from spica_calib.jobs import (
     ImageJob,
     ImageResult,
@@ -150,7 +151,6 @@ class Handlers:
 
     async def _image_job(self, message: ImageGraded, reference: ReferenceFile, solution_id: str) -> ImageJob:
         image = await store.image(self._pool, message.image_id)
-        folder = self._data.path(f"calib/{solution_id}")
         return ImageJob(
             name=image.name,
             profile=image.profile,
@@ -166,8 +166,8 @@ class Handlers:
             limiting_flux_adu=message.metrics.limiting_flux_adu,
             reference=reference,
             limits=self._limits,
-            head=folder / f"{image.name}.head",
-            plot=folder / f"{image.name}.png",
+            head=solution_path(self._data, solution_id, image.name, ".head"),
+            plot=solution_path(self._data, solution_id, image.name, ".png"),
         )
 
     def _member_job(self, member: store.MemberRecord, stack_id: str) -> MemberJob:
@@ -187,7 +187,7 @@ class Handlers:
             own_zeropoint_sigma_mag=member.quality.get("zeropoint_sigma_mag"),
             limiting_flux_adu=member.limiting_flux_adu,
             solution_id=solution_id,
-            head=self._data.path(f"calib/{solution_id}") / f"{member.name}.head",
+            head=solution_path(self._data, solution_id, member.name, ".head"),
         )
 
 

@@ -36,6 +36,15 @@ def delivery_differs(path: Path, found: str, expected: str) -> Retriable:
     )
 
 
+def destination_taken(folder: Path, stack_id: str) -> NotRetriable:
+    """Every folder that the stack could have belongs to others."""
+    return NotRetriable(
+        "destination_taken",
+        f"{folder} and those it could be delivered to instead belong to other stacks than {stack_id}, or hold files that no "
+        "stack is named for: nothing is replaced. Move them away and send the message again.",
+    )
+
+
 def destination_fails(destination: Path, error: OSError) -> Unavailable:
     """The destination cannot be written to, for now: delivery waits."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

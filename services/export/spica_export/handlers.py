@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from spica_proto.base import Product
 from spica_proto.stacks import StackDone, StackExported
 from spica_runtime.handling import Delivery, Outcome, Transaction
 from spica_runtime.service import Platform
+from spica_runtime.storage import DataFolder
 
 from spica_export import jobs
 from spica_export.errors import unknown_stack
 from spica_export.science.dossier import Dossier
-from spica_export.science.naming import NameParts, band, clean, product_name, radec_token, unique_name
+from spica_export.science.naming import NameParts, band, clean, names_of, product_name, radec_token
 from spica_export.settings import ExportSettings
 from spica_export.store import Stack, Store, set_exported
 
@@ -27,7 +29,7 @@ class Handlers:
 
     @property
     def _destination(self) -> Path:
-        return (self._settings.destination or self._platform.data.root / "delivered").absolute()
+        return destination(self._settings, self._platform.data)
 
     async def done(self, message: StackDone, delivery: Delivery) -> Outcome:
         """Write XML and checksums, deliver all files, and tell it only after reading them back."""
@@ -42,7 +44,8 @@ class Handlers:
                 data=self._platform.data,
                 folder=f"stacks/{stack.stack_id}",
                 destination=self._destination,
-                base=product_name(self._settings.name_template, _name_parts(stack, message, dossier)),
+                stack_id=stack.stack_id,
+                names=_names(self._settings.name_template, _name_parts(stack, message, dossier), stack),
                 products=products,
                 dossier=dossier,
             ),
@@ -100,10 +103,22 @@ def _products(stack: Stack, message: StackDone) -> tuple[Product, ...]:
     return tuple(product.model_copy(update={"kind": kind}) for kind, product in files.items())
 
 
+def destination(settings: ExportSettings, data: DataFolder) -> Path:
+    """Where products are delivered to."""
+    return (settings.destination or data.root / "delivered").absolute()
+
+
+def _names(template: str, parts: NameParts, stack: Stack) -> tuple[str, ...]:
+    """Names the product may have, the best first. One that an earlier stack would have is none of them."""
+    names = names_of(stack.name, stack.stack_id)
+    free = names[1:] if clean(stack.name) in map(clean, stack.earlier_names) else names
+    return tuple(dict.fromkeys(product_name(template, replace(parts, name=name)) for name in free))
+
+
 def _name_parts(stack: Stack, message: StackDone, dossier: Dossier) -> NameParts:
     objects = {row.object for row in dossier.inputs if row.object}
     return NameParts(
-        name=unique_name(stack.name, stack.stack_id, stack.earlier_of_that_name),
+        name=stack.name,
         stack_id=stack.stack_id,
         filter=clean(stack.filter),
         band=band(stack.filter),

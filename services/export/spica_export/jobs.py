@@ -10,6 +10,7 @@ from spica_proto.base import Product
 from spica_proto.stacks import Receipt
 from spica_runtime.storage import DataFolder, whole_file
 
+from spica_export.claiming import claim
 from spica_export.delivery import Parcel, deliver
 from spica_export.science.checksums import checksum_list
 from spica_export.science.dossier import Dossier, File
@@ -25,8 +26,9 @@ class ExportOrder:
     folder: str
     """Of the stack, relative to the data folder."""
     destination: Path
-    base: str
-    """Name of the delivered folder, and of its files without suffix."""
+    stack_id: str
+    names: tuple[str, ...]
+    """For the delivered folder, and for its files without suffix: the first one that no other stack has."""
     products: tuple[Product, ...]
     dossier: Dossier
 
@@ -40,11 +42,11 @@ class ExportResult:
     destination: str
 
 
-def _parcel(order: ExportOrder, product: Product) -> Parcel:
+def _parcel(order: ExportOrder, product: Product, base: str) -> Parcel:
     source = order.data.path(product.path)
     return Parcel(
         source=source,
-        name=file_name(order.base, product.kind, preview_suffix=source.suffix),
+        name=file_name(base, product.kind, preview_suffix=source.suffix),
         kind=product.kind,
         sha256=product.sha256,
         size_bytes=product.size_bytes,
@@ -55,8 +57,8 @@ def _files(parcels: Sequence[Parcel]) -> tuple[File, ...]:
     return tuple(File(parcel.name, parcel.kind, parcel.size_bytes, parcel.sha256) for parcel in parcels)
 
 
-def _write(order: ExportOrder, kind: str, content: bytes) -> Product:
-    path = order.data.path(order.folder) / file_name(order.base, kind)
+def _write(order: ExportOrder, kind: str, content: bytes, base: str) -> Product:
+    path = order.data.path(f"{order.folder}/{file_name(base, kind)}")
     with whole_file(path) as part:
         part.write_bytes(content)
     return order.data.product(path, kind)
@@ -67,12 +69,13 @@ def export_stack(order: ExportOrder) -> ExportResult:
 
     So a folder with a list of checksums is a complete one.
     """
-    parcels = [_parcel(order, product) for product in order.products]
-    votable = _write(order, "votable", build_votable(replace(order.dossier, files=_files(parcels))))
-    parcels.append(_parcel(order, votable))
+    folder = claim(order.destination, order.names, order.stack_id)
+    base = folder.name
+    parcels = [_parcel(order, product, base) for product in order.products]
+    votable = _write(order, "votable", build_votable(replace(order.dossier, files=_files(parcels))), base)
+    parcels.append(_parcel(order, votable, base))
     listing = checksum_list(replace(order.dossier, files=_files(parcels)))
-    checksums = _write(order, "checksums", listing.encode())
-    parcels.append(_parcel(order, checksums))
-    folder = order.destination / order.base
+    checksums = _write(order, "checksums", listing.encode(), base)
+    parcels.append(_parcel(order, checksums, base))
     receipts = tuple(deliver(parcel, folder) for parcel in parcels)
     return ExportResult(made=(votable, checksums), receipts=receipts, destination=str(folder))

@@ -1,8 +1,9 @@
 -- name: stack(stack_id)^
--- One stack, and how many of the same name were planned before it.
+-- One stack, and the names, as far as they begin alike, of those planned before it.
 SELECT s.stack_id, s.request_id, s.name, s.filter, s.combine, s.request, s.requested_at, s.grid, s.result,
-       (SELECT count(*) FROM stacks e
-        WHERE e.name = s.name AND (e.created_at, e.stack_id) < (s.created_at, s.stack_id)) AS earlier_of_that_name
+       ARRAY(SELECT DISTINCT e.name FROM stacks e
+             WHERE starts_with(e.name, rtrim(s.name, '-. '))
+               AND (e.created_at, e.stack_id) < (s.created_at, s.stack_id)) AS earlier_names
 FROM stacks s WHERE s.stack_id = :stack_id;
 
 -- name: inputs(stack_id)
@@ -51,4 +52,4 @@ ORDER BY (a.about = :stack_id), a.about, a.started_at, a.activity_id;
 
 -- name: set_exported(result, stack_id)!
 -- The product is delivered; the receipts stay in the store.
-UPDATE stacks SET state = 'exported', result = result || :result, updated_at = now() WHERE stack_id = :stack_id;
+UPDATE stacks SET state = 'exported', result = (result - 'failure') || :result, updated_at = now() WHERE stack_id = :stack_id;

@@ -30,7 +30,8 @@ class Stack:
     requested_at: datetime
     grid: Grid
     result: dict[str, Any]
-    earlier_of_that_name: int
+    earlier_names: list[str]
+    """Of the stacks that were planned before it."""
 
 
 class Store:

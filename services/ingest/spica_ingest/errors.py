@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from spica_runtime.errors import NotRetriable
 
+from spica_ingest.science.values import kept
+
 
 def unsupported_uri(uri: str) -> NotRetriable:
     """Neither an absolute path nor a file:// URL of this host."""
     return NotRetriable(
         "unsupported_uri",
-        f"Cannot take in {uri!r}: give an absolute path or a file:// URL that the ingest service can read.",
-        {"uri": uri},
+        f"Cannot take in {kept(uri)!r}: give an absolute path or a file:// URL that the ingest service can read.",
+        {"uri": kept(uri)},
     )

@@ -18,6 +18,7 @@ from spica_proto.base import Product
 from spica_runtime.errors import NotRetriable, Retriable, Unavailable
 from spica_runtime.storage import DataFolder, fsync_folder, sha256_of
 
+from spica_ingest.locating import shown
 from spica_ingest.science import naming
 
 STAGING = ".staging"
@@ -57,7 +58,7 @@ def _copy(source: Path, target: Path) -> Staged:
     with _source_errors(source):
         status = source.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait forever
-            raise NotRetriable("not_a_file", f"{source} is not a regular file.")
+            raise NotRetriable("not_a_file", f"{shown(source)} is not a regular file.")
         reader = source.open("rb")
     with reader, _disk_errors(target):
         with target.open("xb") as writer:
@@ -70,7 +71,9 @@ def _copy(source: Path, target: Path) -> Staged:
             os.fsync(writer.fileno())
         after = os.fstat(reader.fileno())
     if size != after.st_size or after.st_mtime_ns != status.st_mtime_ns:
-        raise Retriable("file_changing", f"{source} changed while it was read: it is still being written.")
+        raise Retriable(
+            "file_changing", f"{shown(source)} changed while it was read: it is still being written."
+        )
     return Staged(target, size, sha256.hexdigest(), md5.hexdigest())
 
 
@@ -85,9 +88,11 @@ def _source_errors(source: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise Retriable("file_not_found", f"There is no file {source} (as seen from this host).") from error
+        raise Retriable(
+            "file_not_found", f"There is no file {shown(source)} (as seen from this host)."
+        ) from error
     except OSError as error:
-        raise Retriable("file_not_readable", f"{source} cannot be read: {error.strerror}.") from error
+        raise Retriable("file_not_readable", f"{shown(source)} cannot be read: {error.strerror}.") from error
 
 
 @contextmanager
@@ -144,7 +149,11 @@ def _put(staged: Staged, target: Path) -> bool:
 
 
 def set_aside(staged: Staged, data: DataFolder) -> Product:
-    """Put a rejected copy under rejected/, named by its content."""
+    """Put a rejected copy under rejected/, named by its content; only its owner can read it.
+
+    Nothing is known of what is in it, and nobody works with it.
+    """
+    staged.path.chmod(0o600)
     target = data.root / "rejected" / f"{staged.sha256[:8]}_{staged.path.name}"
     _put(staged, target)
     return Product(

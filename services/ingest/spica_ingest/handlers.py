@@ -19,7 +19,12 @@ from spica_ingest.locating import source_path
 from spica_ingest.reading import Limits
 from spica_ingest.science import naming
 from spica_ingest.science.facts import Finding
+from spica_ingest.science.values import kept
 from spica_ingest.science.verify import Exposure
+
+MAX_REASONS = 200
+"""In one event. A file with hundreds of broken CCDs must not make one that the bus refuses (1 MB)."""
+_MAX_TEXT = 300
 
 
 class Handlers:
@@ -34,6 +39,11 @@ class Handlers:
     async def image_arrived(self, message: ImageArrived, delivery: Delivery) -> Outcome:
         """Take a file in; whatever it is, there is an answer."""
         path = source_path(message.uri)
+        # PostgreSQL keeps any text but NUL.
+        labels = {"source": message.source, "batch": message.batch}
+        message = message.model_copy(
+            update={key: text and text.replace("\0", "?") for key, text in labels.items()}
+        )
         arrival = Arrival(path, message.size_bytes, message.sha256, message.md5)
         taken = await self._compute.run(take_in, arrival, self._data, self._limits, self._profiles)
         name = naming.safe(message.name) if message.name else naming.image_name(path.name)
@@ -73,7 +83,7 @@ def verification(name: str, message: ImageArrived, taken: Taken, exposure: Expos
         made=(taken.product,),
         configuration={"profile": exposure.profile, "uri": message.uri, "source": message.source},
         summary=f"verified ({event.wcs} WCS)",
-        log=tuple(f"{item.code}: {item.message}" for item in taken.repairs),
+        log=_log(event.repairs),
     )
 
 
@@ -96,11 +106,33 @@ def rejection(name: str, message: ImageArrived, taken: Taken, delivery: Delivery
         save=save,
         made=(taken.product,),
         configuration={"uri": message.uri, "source": message.source},
-        summary=f"rejected: {', '.join(dict.fromkeys(item.code for item in taken.reasons))}",
-        log=tuple(f"{item.code}: {item.message}" for item in taken.reasons),
+        summary=kept(f"rejected: {', '.join(dict.fromkeys(item.code for item in taken.reasons))}"),
+        log=_log(event.reasons),
     )
 
 
 def as_reasons(findings: Sequence[Finding]) -> tuple[Reason, ...]:
-    """Findings of the science as parts of a message."""
-    return tuple(Reason(**asdict(finding)) for finding in findings)
+    """Findings of the science as parts of a message: at most `MAX_REASONS`, and how many more there are."""
+    reasons = [_reason(finding) for finding in findings[:MAX_REASONS]]
+    if more := findings[MAX_REASONS:]:
+        codes = ", ".join(dict.fromkeys(finding.code for finding in more))
+        reasons.append(
+            Reason(
+                code="more_reasons",
+                message=f"There are {len(more)} more, of these kinds: {codes}.",
+                found=str(len(findings)),
+                expected=f"{MAX_REASONS} at most are told",
+            )
+        )
+    return tuple(reasons)
+
+
+def _reason(finding: Finding) -> Reason:
+    parts = asdict(finding)
+    return Reason(
+        **{name: kept(part, _MAX_TEXT) if isinstance(part, str) else part for name, part in parts.items()}
+    )
+
+
+def _log(reasons: Sequence[Reason]) -> tuple[str, ...]:
+    return tuple(f"{reason.code}: {reason.message}" for reason in reasons)

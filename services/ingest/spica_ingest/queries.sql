@@ -21,9 +21,9 @@ INSERT INTO rejections (rejection_id, name, uri, sha256, set_aside, reasons, bat
 VALUES (:rejection_id, :name, :uri, :sha256, :set_aside, :reasons, :batch)
 ON CONFLICT (rejection_id) DO NOTHING;
 
--- name: known_files(prefix)
--- What was announced already of the files below a folder.
-SELECT path, size_bytes, mtime_ns FROM folder_ledger WHERE starts_with(path, :prefix);
+-- name: known_files(prefix, url)
+-- What was announced already of the files below a folder; names that are not UTF-8 stand there as URLs.
+SELECT path, size_bytes, mtime_ns FROM folder_ledger WHERE starts_with(path, :prefix) OR starts_with(path, :url);
 
 -- name: insert_seen(path, size_bytes, mtime_ns, event_id)$
 -- The event's id, if this file, as it is now, was not announced before; else nothing.

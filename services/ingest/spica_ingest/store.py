@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import aiosql
 from spica_proto.base import Reason
@@ -13,7 +15,9 @@ from spica_proto.images import ImageArrived, ImageRejected, ImageVerified
 from spica_runtime.outbox import publish_in
 from spica_runtime.pg import Connection, Pool
 
+from spica_ingest.locating import address
 from spica_ingest.science.facts import HeaderValues
+from spica_ingest.science.values import printable
 from spica_ingest.science.verify import CcdRecord
 
 queries = aiosql.from_path(Path(__file__).parent / "queries.sql", "asyncpg")
@@ -21,17 +25,13 @@ queries = aiosql.from_path(Path(__file__).parent / "queries.sql", "asyncpg")
 
 def jsonable(header: HeaderValues) -> dict[str, Any]:
     """Header values as PostgreSQL's jsonb can hold them: no NaN, no infinity, no control characters."""
-    return {_printable(keyword): _json_value(value) for keyword, value in header.items()}
+    return {printable(keyword): _json_value(value) for keyword, value in header.items()}
 
 
 def _json_value(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return _printable(value) if isinstance(value, str) else value
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(value) if isinstance(value, str) else value
 
 
 async def insert_image(
@@ -98,7 +98,7 @@ def _reasons(reasons: Sequence[Reason]) -> list[dict[str, Any]]:
 
 
 FileState = tuple[str, int, int]
-"""Path, size in bytes, time of change in nanoseconds: what the ledger knows a file by."""
+"""Address (see `locating.address`), size in bytes, time of change in nanoseconds: what the ledger knows a file by."""
 
 
 class FolderLedger:
@@ -109,7 +109,8 @@ class FolderLedger:
 
     async def known(self, folder: Path) -> set[FileState]:
         """Files below `folder` that were announced, as they were then."""
-        rows = queries.known_files(self._pool, prefix=f"{folder}/")
+        url = f"file://{quote_from_bytes(os.fsencode(folder))}/"
+        rows = queries.known_files(self._pool, prefix=f"{address(folder)}/", url=url)
         return {(row["path"], row["size_bytes"], row["mtime_ns"]) async for row in rows}
 
     async def announce(self, file: FileState, message: ImageArrived, event_id: str) -> bool:

@@ -22,6 +22,7 @@ from spica_proto.images import ImageArrived
 from spica_runtime.database import CONNECTION_ERRORS
 from watchfiles import awatch
 
+from spica_ingest.locating import address, shown, source_path
 from spica_ingest.science.naming import FITS_NAME
 from spica_ingest.store import FileState, FolderLedger
 
@@ -33,12 +34,13 @@ _RETRY_S = 5.0
 def find_files(folder: Path) -> Iterator[FileState]:
     """FITS files below a folder; hidden names and partial ones (`.part`, `.tmp`, …) are left alone.
 
-    Links to folders are not followed (they may lead in circles), links to files are.
+    Links to folders are not followed (they may lead in circles), links to files are. A file is told by its
+    address, which is not its path where that is not UTF-8.
     """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return
+    except OSError:
+        return  # not there, not to be read, a network file system that stutters
     for entry in entries:
         if entry.name.startswith("."):
             continue
@@ -48,7 +50,7 @@ def find_files(folder: Path) -> Iterator[FileState]:
             elif FITS_NAME.search(entry.name):
                 status = entry.stat()
                 if stat.S_ISREG(status.st_mode):
-                    yield entry.path, status.st_size, status.st_mtime_ns
+                    yield address(entry.path), status.st_size, status.st_mtime_ns
         except OSError:
             continue  # gone, or a link to nowhere
 
@@ -95,12 +97,13 @@ class FolderWatcher:
         self._notices = notices
         self._news = asyncio.Event()
         self._known: set[FileState] | None = None
+        self._failed: set[FileState] = set()
         self._settling = Settling(settle_s)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until told to stop. The folder and the store may come and go meanwhile."""
         listener = asyncio.create_task(self._listen(stop), name="folder notices") if self._notices else None
-        log.info("watching folder", folder=str(self._folder), notices=self._notices)
+        log.info("watching folder", folder=shown(self._folder), notices=self._notices)
         try:
             while not stop.is_set():
                 self._news.clear()
@@ -115,27 +118,40 @@ class FolderWatcher:
                 await asyncio.gather(listener, return_exceptions=True)
 
     async def look(self) -> int:
-        """Look through the folder once and announce what is new and whole. Returns how many."""
+        """Look through the folder once and announce what is new and whole. Returns how many.
+
+        A file that cannot be announced is said once, tried again at every look, and keeps no other one back.
+        """
         if self._known is None:
             self._known = await self._ledger.known(self._folder)
         found = await asyncio.to_thread(lambda: list(find_files(self._folder)))
         new = [file for file in found if file not in self._known]
         announced = 0
         for file in self._settling.settled(new):
-            announced += await self._announce(file)
+            try:
+                announced += await self._announce(file)
+            except Exception as error:
+                # What PostgreSQL's driver says of a value it cannot take is a ValueError, and of this file alone.
+                if isinstance(error, CONNECTION_ERRORS) and not isinstance(error, ValueError):
+                    raise
+                if file not in self._failed:
+                    log.exception("file cannot be announced", path=file[0])
+                self._failed.add(file)
+                continue
             self._known.add(file)
         return announced
 
     async def _announce(self, file: FileState) -> bool:
-        path, size_bytes, mtime_ns = file
-        inside = Path(path).relative_to(self._folder).parent
+        uri, size_bytes, mtime_ns = file
+        inside = source_path(uri).relative_to(self._folder).parent
         # No size in the message: a file that was changed meanwhile is taken as it is then, and the
         # announcement of that change finds it there already.
-        message = ImageArrived(uri=path, source="folder", batch=inside.parts[0] if inside.parts else None)
-        event_id = derived_id("folder", path, size_bytes, mtime_ns)
+        batch = shown(inside.parts[0]) if inside.parts else None
+        message = ImageArrived(uri=uri, source="folder", batch=batch)
+        event_id = derived_id("folder", uri, size_bytes, mtime_ns)
         entered = await self._ledger.announce(file, message, event_id)
         if entered:
-            log.info("file found", path=path, size_bytes=size_bytes)
+            log.info("file found", path=uri, size_bytes=size_bytes)
         return entered
 
     async def _pause(self, stop: asyncio.Event) -> None:
@@ -153,7 +169,7 @@ class FolderWatcher:
                 async for _ in awatch(self._folder, stop_event=stop, debounce=400, step=100):
                     self._news.set()
             except FileNotFoundError:
-                log.warning("watched folder is not there (yet)", folder=str(self._folder))
+                log.warning("watched folder is not there (yet)", folder=shown(self._folder))
             except OSError as error:
                 log.warning("no notices from the kernel: looking from time to time", error=str(error))
                 return

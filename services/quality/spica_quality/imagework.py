@@ -20,6 +20,7 @@ from spica_quality.products import (
     caption_of,
     metrics_of,
     reasons_of,
+    segment,
     weight_file,
     write_catalogue,
     write_preview,
@@ -76,9 +77,9 @@ def assess_image(order: ImageOrder) -> Assessment:
     if order.profile not in profiles:
         raise unknown_profile(order.profile, sorted(profiles))
     source = order.data.path(order.path)
-    folder = order.data.path(f"quality/{order.image_id}")
+    base = f"quality/{segment('image_id', order.image_id)}/{segment('name', order.name)}"
     work = _ImageWork(order, profiles[order.profile])
-    weight_path = folder / f"{order.name}.weight.fits.fz"
+    weight_path = order.data.path(f"{base}.weight.fits.fz")
     options = order.tuning.options()
     with weight_file(weight_path) as weights:
         for ccd in _ccds(source, work.profile):
@@ -91,9 +92,9 @@ def assess_image(order: ImageOrder) -> Assessment:
         per_ccd=tuple(ccd.row() for ccd in work.figures),
         grade=verdict.letter,
         reasons=reasons_of(verdict),
-        catalogue=write_catalogue(order.data, folder / f"{order.name}.ldac", work.tables),
+        catalogue=write_catalogue(order.data, order.data.path(f"{base}.ldac"), work.tables),
         weight=order.data.product(weight_path, "weight"),
-        preview=write_preview(order.data, folder / f"{order.name}.png", work.panels, caption),
+        preview=write_preview(order.data, order.data.path(f"{base}.png"), work.panels, caption),
     )
 
 

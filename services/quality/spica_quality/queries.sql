@@ -29,5 +29,5 @@ DELETE FROM sources WHERE stack_id = :stack_id;
 -- The stack is measured and graded; one that is delivered already stays so.
 UPDATE stacks
 SET state = CASE WHEN state = 'exported' THEN state ELSE 'done' END,
-    result = result || :result, updated_at = now()
+    result = (result - 'failure') || :result, updated_at = now()
 WHERE stack_id = :stack_id;

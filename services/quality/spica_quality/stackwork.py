@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, isfinite
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from spica_imaging.wcs import TpvWcs
 
 from spica_quality.errors import unreadable
 from spica_quality.jobs import Assessment, StackOrder
-from spica_quality.products import caption_of, metrics_of, reasons_of, write_catalogue, write_preview
+from spica_quality.products import caption_of, metrics_of, reasons_of, segment, write_catalogue, write_preview
 from spica_quality.science.detect import Columns
 from spica_quality.science.engine import Frame, measure
 from spica_quality.science.figures import CcdFigures
@@ -56,6 +57,7 @@ def tiles(nx: int, ny: int, side: int, overlap: int = _OVERLAP_PX) -> Iterator[T
 
 def assess_stack(order: StackOrder) -> Assessment:
     """See `jobs.measure_stack`."""
+    segment("name", order.name)  # before the work, not after it
     image_path, weight_path = order.data.path(order.image), order.data.path(order.weight)
     try:
         with fits.open(image_path) as image, fits.open(weight_path) as weight:
@@ -117,16 +119,16 @@ class _StackWork:
         figures = summarise(self.figures, zeropoint)
         verdict = grade(figures, order.policy, order.profile, "stack")
         caption = caption_of(order.name, order.label, figures, verdict, order.policy.label)
-        folder = order.data.path(order.image).parent
+        base = PurePosixPath(order.image).parent / order.name
         return Assessment(
             metrics=metrics_of(figures),
             per_ccd=tuple(tile.row() for tile in self.figures),
             grade=verdict.letter,
             reasons=reasons_of(verdict),
             catalogue=write_catalogue(
-                order.data, folder / f"{order.name}.ldac", [LdacTable(self.header, columns)]
+                order.data, order.data.path(f"{base}.ldac"), [LdacTable(self.header, columns)]
             ),
-            preview=write_preview(order.data, folder / f"{order.name}.png", self.panels, caption),
+            preview=write_preview(order.data, order.data.path(f"{base}.png"), self.panels, caption),
             sources=source_rows(columns, self.scale) if columns else (),
         )
 

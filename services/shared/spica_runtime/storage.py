@@ -81,7 +81,7 @@ class DataFolder:
     """Names files relative to one root, and tells what is known of them. Picklable."""
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root).absolute()
+        self.root = Path(root).resolve()
 
     def path(self, relative: str) -> Path:
         """Absolute path of a product; refuses to leave the folder."""

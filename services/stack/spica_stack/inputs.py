@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,40 +132,3 @@ def _cut(ccd: Ccd, weight: NDArray[Any], block: fits.Header, head: Path) -> Solv
         origin=(ccd.section.x0, ccd.section.y0),
         flux_scale=None if scale is None else float(scale),
     )
-
-
-class Spool:
-    """Keeps arrays in memory up to a budget, and beyond it in scratch files that are mapped.
-
-    Use as a context manager: the scratch files are gone afterwards. Those of a process that was
-    killed are removed by the next one at the same place.
-    """
-
-    def __init__(self, folder: Path, memory_bytes: int) -> None:
-        self._folder, self._left = folder, memory_bytes
-        self._scratch: Path | None = None
-        self._count = 0
-
-    def keep(self, array: Image) -> Image:
-        """Give the array back, as it is or as a mapped copy of it."""
-        if array.nbytes <= self._left:
-            self._left -= array.nbytes
-            return array
-        if self._scratch is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._scratch = Path(tempfile.mkdtemp(prefix=".scratch-", dir=self._folder))
-        path = self._scratch / f"{self._count:06d}.npy"
-        self._count += 1
-        np.save(path, array)
-        # Copy on write: to the kernels a mapped array is then of the same type as one in memory.
-        mapped: Image = np.load(path, mmap_mode="c")
-        return mapped
-
-    def __enter__(self) -> Spool:
-        for stale in self._folder.glob(".scratch-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -14,9 +14,9 @@ from spica_imaging.profiles import load_profiles
 from spica_proto.base import Product
 from spica_runtime.storage import DataFolder, whole_file
 
-from spica_stack.errors import no_joint_solution, no_overlap, unknown_profile
+from spica_stack.errors import no_joint_solution, no_overlap, unknown_profile, unsafe_name
 from spica_stack.fitsout import ImageWriter
-from spica_stack.inputs import CcdSize, SolvedCcd, Spool, head_for, read_head, read_member, wcs_of
+from spica_stack.inputs import CcdSize, SolvedCcd, head_for, read_head, read_member, wcs_of
 from spica_stack.science.coadd import Exposure, Member, coadd
 from spica_stack.science.combine import Clipping, Method, seeing_priorities, seeing_shares
 from spica_stack.science.grid import TanGrid, outline
@@ -24,6 +24,7 @@ from spica_stack.science.header import Label, stack_header
 from spica_stack.science.prepare import NoUsablePixels, prepare_ccd
 from spica_stack.science.resample import make_mesh
 from spica_stack.science.totals import MemberNumbers, totals
+from spica_stack.spool import Spool
 
 Floats = NDArray[np.float64]
 
@@ -128,8 +129,8 @@ class _Loaded:
 
 def coadd_stack(order: CoaddOrder) -> CoaddResult:
     """Make the stack's image, weight map and exposure map."""
-    folder = order.data.path(order.folder)
-    with Spool(folder, order.memory_bytes) as spool:
+    paths = _paths(order)
+    with Spool(order.data.path(order.folder), order.memory_bytes) as spool:
         loaded = [_load(order, member, spool) for member in order.members]
         kept = [(member, part) for member, part in zip(order.members, loaded, strict=True) if part.numbers]
         if not kept:
@@ -139,7 +140,7 @@ def coadd_stack(order: CoaddOrder) -> CoaddResult:
         _set_seeing(order, kept)
         numbers = [_mean_numbers(part) for _, part in kept]
         total = totals(numbers, order.combine)
-        products, rejected = _write(order, [part.exposure for _, part in kept], [m for m, _ in kept], numbers)
+        products, rejected = _write(order, paths, [part.exposure for _, part in kept], numbers)
     left_out = {member.image_id for member in order.members} - {member.image_id for member, _ in kept}
     return CoaddResult(
         image=products["image"],
@@ -228,18 +229,24 @@ def _mean_numbers(part: _Loaded) -> MemberNumbers:
 _FILES = {"image": (".fits", -32), "weight": (".weight.fits", -32), "exposures": (".nexp.fits", 16)}
 
 
+def _paths(order: CoaddOrder) -> dict[str, Path]:
+    """Where the files of the stack will stand, by role."""
+    if not order.name or any(c in "/\\" or not c.isprintable() for c in order.name):
+        raise unsafe_name(order.name)
+    return {
+        role: order.data.path(f"{order.folder}/{order.name}{suffix}") for role, (suffix, _) in _FILES.items()
+    }
+
+
 def _write(
     order: CoaddOrder,
+    paths: Mapping[str, Path],
     exposures: Sequence[Exposure],
-    members: Sequence[MemberFiles],
     numbers: Sequence[MemberNumbers],
 ) -> tuple[dict[str, Product], int]:
     """Coadd into three files, which appear whole; returns them and the number of rejected samples."""
     total = totals(numbers, order.combine)
     label = order.label
-    paths = {
-        role: order.data.path(order.folder) / (order.name + suffix) for role, (suffix, _) in _FILES.items()
-    }
     rejected = 0
     with ExitStack() as stack:
         writers = {}

@@ -93,11 +93,15 @@ ORDER BY path, product_id DESC;
 -- The stack's pixels are there; a stack that went further already stays where it is.
 UPDATE stacks
 SET state = CASE WHEN state IN ('done', 'exported') THEN state ELSE 'coadded' END,
-    result = result || :result, updated_at = now()
+    result = (result - 'failure') || :result, updated_at = now()
 WHERE stack_id = :stack_id;
 
--- name: set_failed(failure, stack_id)!
--- A stage gave up. What was made already stays; sent again, the stack goes on from where it was.
+-- name: set_failed(failure, stack_id, dead_letter_id)!
+-- A stage gave up, and its dead letter was not sent again meanwhile. What was made already stays; sent again,
+-- the stack goes on from where it was.
 UPDATE stacks
 SET state = 'failed', result = result || jsonb_build_object('failure', :failure::jsonb), updated_at = now()
-WHERE stack_id = :stack_id AND state <> 'exported';
+WHERE stack_id = :stack_id AND state <> 'exported'
+  AND NOT EXISTS (
+      SELECT 1 FROM dead_letters WHERE dead_letter_id = :dead_letter_id AND sent_again_at IS NOT NULL
+  );

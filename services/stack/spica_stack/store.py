@@ -174,4 +174,6 @@ async def set_coadded(connection: Connection, stack_id: str, result: dict[str, A
 
 async def set_failed(connection: Connection, stack_id: str, failure: dict[str, Any]) -> None:
     """Tell that a stage gave this stack up, and why."""
-    await queries.set_failed(connection, stack_id=stack_id, failure=failure)
+    await queries.set_failed(
+        connection, stack_id=stack_id, failure=failure, dead_letter_id=failure.get("dead_letter_id")
+    )

@@ -9,11 +9,13 @@ import pytest
 from astropy.io import fits
 from spica_calib.errors import CalibrationFailed
 from spica_calib.fields import assumed_scale, fields_of, read_catalogue
-from spica_calib.heads import read_head_names, read_wcs, write_head
+from spica_calib.heads import read_head_names, read_wcs, solution_path, write_head
 from spica_calib.imagework import prior_of, profile_named
 from spica_calib.science.astrometry import ResidualStatistics
 from spica_imaging.head import parse_head
 from spica_imaging.ldac import LdacTable
+from spica_runtime.errors import NotRetriable
+from spica_runtime.storage import DataFolder
 
 from tests.support.skies import columns_of, distorted_wcs, make_stars, observe
 
@@ -96,3 +98,17 @@ def test_how_far_the_search_goes() -> None:
     anyhow = profile_named("generic", None)
     assert prior_of(anyhow, one, rigid=False).mirrored == (False, True)
     assert prior_of(anyhow, one, rigid=True).rotation_deg == 10.0
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/escaped", "a/b", "a\\b", "", "a\0"])
+def test_a_name_leads_to_no_other_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CalibrationFailed) as caught:
+        solution_path(DataFolder(tmp_path), "s1", name, ".head")
+    assert caught.value.code == "unsafe_name"
+
+
+def test_a_solution_has_its_files_in_its_folder(tmp_path: Path) -> None:
+    assert solution_path(DataFolder(tmp_path), "s1", "900001p", ".head") == tmp_path / "calib/s1/900001p.head"
+    with pytest.raises(NotRetriable) as caught:
+        solution_path(DataFolder(tmp_path), "../../s1", "900001p", ".head")
+    assert caught.value.code == "path_outside_data"

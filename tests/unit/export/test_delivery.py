@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from spica_export import delivery
+from spica_export.claiming import MARK
 from spica_export.delivery import Parcel, deliver
 from spica_export.jobs import ExportOrder, export_stack
 from spica_proto.base import Product
@@ -116,7 +117,8 @@ def order(root: Path, **changes: Any) -> ExportOrder:
         "data": data,
         "folder": "stacks/s1",
         "destination": root / "delivered",
-        "base": "D3_r",
+        "stack_id": "0a1b2c3d",
+        "names": ("D3_r", "D3_r_0a1b"),
         "products": tuple(products),
         "dossier": dossier(),
     }
@@ -127,7 +129,7 @@ def test_a_whole_stack_is_delivered_with_its_papers(tmp_path: Path) -> None:
     result = export_stack(order(tmp_path))
     names = [receipt.name for receipt in result.receipts]
     assert names == ["D3_r.fits", "D3_r_weight.fits", "D3_r.cat", "D3_r.png", "D3_r.xml", "D3_r.txt"]
-    assert sorted(path.name for path in (tmp_path / "delivered/D3_r").iterdir()) == sorted(names)
+    assert sorted(path.name for path in (tmp_path / "delivered/D3_r").iterdir()) == sorted([MARK, *names])
     for receipt in result.receipts:
         content = Path(receipt.path).read_bytes()
         assert hashlib.sha256(content).hexdigest() == receipt.sha256 and len(content) == receipt.size_bytes

@@ -11,9 +11,9 @@ from spica_export.science.naming import (
     check_template,
     clean,
     file_name,
+    names_of,
     product_name,
     radec_token,
-    unique_name,
 )
 from spica_export.settings import ExportSettings
 
@@ -53,8 +53,8 @@ def test_a_name_cannot_leave_its_folder() -> None:
 
 
 def test_the_second_stack_of_a_name_is_told_apart() -> None:
-    assert unique_name("D3_r", "0a1b2c3d-aaaa", 0) == "D3_r"
-    assert unique_name("D3_r", "0a1b2c3d-aaaa", 2) == "D3_r_0a1b2c3d"
+    assert names_of("D3_r", "0a1b2c3d-aaaa") == ("D3_r", "D3_r_0a1b2c3d", "D3_r_0a1b2c3d-aaaa")
+    assert names_of("M33.", "0a1b2c3d-aaaa")[:2] == ("M33", "M33_0a1b2c3d")
 
 
 def test_parts() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 import pytest
 from spica_ingest import filing
 from spica_ingest.filing import file_away, set_aside, staged_copy, sweep_staging
 from spica_ingest.jobs import Arrival, Taken, take_in
+from spica_ingest.locating import source_path
 from spica_runtime.errors import NotRetriable, Retriable, Unavailable
 from spica_runtime.storage import DataFolder
 
@@ -63,6 +65,14 @@ def test_rejected_files_stand_under_their_content(data: DataFolder, tmp_path: Pa
         product = set_aside(staged, data)
     assert product.path == f"rejected/{hashlib.sha256(b'x').hexdigest()[:8]}_x_y.fits"
     assert product.sha256 == hashlib.sha256(b"x").hexdigest()
+    assert stat.S_IMODE(data.path(product.path).stat().st_mode) == 0o600
+
+
+def test_a_name_that_is_not_utf_8_is_told_so_that_it_can_be_sent(data: DataFolder, tmp_path: Path) -> None:
+    gone = source_path(f"file://{tmp_path}/%E9.fits")
+    with pytest.raises(Retriable) as caught, staged_copy(gone, data):
+        pass
+    assert f"{tmp_path}/\\xe9.fits".encode() in caught.value.message.encode()
 
 
 @pytest.mark.parametrize("links", [True, False])

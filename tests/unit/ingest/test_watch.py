@@ -6,8 +6,11 @@ import asyncio
 import os
 from pathlib import Path
 from typing import cast
+from urllib.parse import quote
 
 import pytest
+import structlog
+from spica_ingest.locating import source_path
 from spica_ingest.service import apart_from_data
 from spica_ingest.store import FileState, FolderLedger
 from spica_ingest.watch import FolderWatcher, Settling, find_files
@@ -25,6 +28,7 @@ class Ledger:
         self.entered: dict[FileState, str] = {}
         self.announced: list[ImageArrived] = []
         self.away = False
+        self.refused = ""
 
     async def known(self, folder: Path) -> set[FileState]:
         return {file for file in self.entered if file[0].startswith(f"{folder}/")}
@@ -32,6 +36,8 @@ class Ledger:
     async def announce(self, file: FileState, message: ImageArrived, event_id: str) -> bool:
         if self.away:
             raise ConnectionRefusedError
+        if file[0] == self.refused:
+            raise RuntimeError("this one cannot be entered")
         if file in self.entered:
             return False
         self.entered[file] = event_id
@@ -150,6 +156,42 @@ async def test_a_notice_from_the_kernel_is_enough(tmp_path: Path) -> None:
     stop.set()
     await asyncio.wait_for(task, timeout=5)
     assert len(ledger.announced) == 1
+
+
+async def test_a_name_that_is_not_utf_8_is_announced_as_a_url_that_leads_back_to_it(tmp_path: Path) -> None:
+    ledger = Ledger()
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/n\xe9 1/\xe9%41#?.fits"))
+    try:
+        write(odd, b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    write(tmp_path / "z é%41.fits", b"y")
+    watching = watcher(tmp_path, ledger)
+    assert await watching.look() == 2
+    assert await watching.look() == 0
+    first, second = ledger.announced
+    assert first.uri == f"file://{quote(str(tmp_path))}/n%E9%201/%E9%2541%23%3F.fits"
+    assert (first.batch, second.uri) == ("n\\xe9 1", str(tmp_path / "z é%41.fits"))
+    assert source_path(first.uri) == odd and source_path(first.uri).read_bytes() == b"x"
+    # As it goes over the bus, and as the ledger keeps it.
+    assert ImageArrived.model_validate_json(first.model_dump_json()) == first
+    for path, _, _ in ledger.entered:
+        path.encode()
+
+
+async def test_a_file_that_cannot_be_announced_holds_no_other_back_and_is_tried_again(tmp_path: Path) -> None:
+    ledger = Ledger()
+    watched = watcher(tmp_path, ledger)
+    for name in ("a.fits", "b.fits", "c.fits"):
+        write(tmp_path / name, b"x")
+    ledger.refused = str(tmp_path / "b.fits")
+    with structlog.testing.capture_logs() as logs:
+        assert await watched.look() == 2
+        assert await watched.look() == 0
+    assert [entry["path"] for entry in logs if entry["log_level"] == "error"] == [ledger.refused]
+    ledger.refused = ""
+    assert await watched.look() == 1
+    assert sorted(Path(message.uri).name for message in ledger.announced) == ["a.fits", "b.fits", "c.fits"]
 
 
 def test_what_ingest_writes_to_is_not_watched(tmp_path: Path) -> None:

@@ -325,3 +325,50 @@ def test_the_service_starts_without_numerical_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+ESCAPES = ["../../escaped", "/escaped", "a/b", "..\\b", "..", "", "a\0b", "a\nb"]
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_names_and_ids_of_messages_lead_nowhere_else(data: DataFolder, name: str) -> None:
+    before = {path for path in data.root.parent.rglob("*") if path.is_file()}
+    for change in ({"name": name}, {"image_id": name}):
+        with pytest.raises(NotRetriable) as caught:
+            jobs.measure_image(replace(image_order(data), **change))
+        assert caught.value.code == "unsafe_name"
+    with pytest.raises(NotRetriable) as caught:
+        jobs.measure_stack(stack_order_named(data, name))
+    assert caught.value.code == "unsafe_name"
+    assert {path for path in data.root.parent.rglob("*") if path.is_file()} == before
+
+
+def stack_order_named(data: DataFolder, name: str) -> jobs.StackOrder:
+    return jobs.StackOrder(
+        data=data,
+        stack_id="s1",
+        name=name,
+        image="stacks/s1/a.fits",
+        weight="stacks/s1/a.weight.fits",
+        profile=None,
+        zeropoint_mag=30.0,
+        label=(),
+        policy=load_policy(None),
+        tuning=TUNING,
+        tile_px=4096,
+    )
+
+
+def test_a_link_in_the_data_folder_does_not_lead_out_of_it(
+    data: DataFolder, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The file's own place is looked at, not only its folder's."""
+    outside = tmp_path_factory.mktemp("outside") / "victim"
+    outside.write_text("kept")
+    link = data.root / "quality/900001p.0123456789ab/900001p.weight.fits.fz"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    with pytest.raises(NotRetriable) as caught:
+        jobs.measure_image(image_order(data))
+    assert caught.value.code == "path_outside_data"
+    assert outside.read_text() == "kept"

@@ -59,3 +59,12 @@ def test_what_killed_writers_left_is_swept_when_it_is_old(tmp_path: Path) -> Non
     os.utime(tmp_path / "images" / ".part-old", (0, 0))
     assert sweep_parts(tmp_path) == 1
     assert sorted(path.name for path in (tmp_path / "images").iterdir()) == [".part-new", "whole.fits"]
+
+
+def test_a_data_folder_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    data = DataFolder(tmp_path / "link")
+    path = data.path("a")
+    path.write_bytes(b"abc")
+    assert data.product(path, "image").path == "a"

@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from spica_imaging.head import format_head
 from spica_runtime.errors import NotRetriable
-from spica_stack.inputs import Spool, head_for
+from spica_stack.inputs import head_for
 from spica_stack.jobs import coadd_stack, footprints
 from spica_stack.science.coadd import MIN_TILE_SIDE_PX, TILE_SIDE_PX, tile_side
 from spica_stack.science.grid import covering_grid
@@ -189,17 +189,11 @@ def test_header_blocks_find_their_ccds(tmp_path: Path) -> None:
         head_for(plain, ["a", "b", "c"], path)
 
 
-def test_the_spool_keeps_within_its_budget_and_cleans_up(tmp_path: Path) -> None:
-    stale = tmp_path / ".scratch-killed"
-    stale.mkdir()
-    array = np.arange(1000, dtype=np.float32)
-    with Spool(tmp_path, 4000) as spool:
-        assert spool.keep(array) is array
-        mapped = spool.keep(array)
-        assert isinstance(mapped, np.memmap)
-        np.testing.assert_array_equal(mapped, array)
-        assert not stale.exists()
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("name", ["../../escaped", "/escaped", "a/b", "a\\b", "", "a\0"])
+def test_a_name_leads_to_no_other_folder(root: Path, exposures: list[Exposure], grid, name: str) -> None:
+    with pytest.raises(NotRetriable) as caught:
+        coadd_stack(replace(order_for(root, exposures, grid), name=name))
+    assert caught.value.code == "unsafe_name"
 
 
 def test_tiles_fit_the_memory_they_are_given() -> None:

@@ -25,7 +25,7 @@ class NameParts:
     """What a name can be made of."""
 
     name: str
-    """The stack's own name, made unique among stacks of that name."""
+    """The stack's own name; with its id where another stack has that name."""
     stack_id: str
     filter: str
     band: str
@@ -80,9 +80,10 @@ def product_name(template: str, parts: NameParts) -> str:
     return clean(template.format(**asdict(parts)))
 
 
-def unique_name(name: str, stack_id: str, earlier_of_that_name: int) -> str:
-    """The first stack of a name has it; later ones add the beginning of their id."""
-    return name if earlier_of_that_name == 0 else f"{name}_{stack_id[:8]}"
+def names_of(name: str, stack_id: str) -> tuple[str, str, str]:
+    """Names for one stack, the shortest first: its own, with the beginning of its id, with all of it."""
+    name = clean(name)
+    return name, f"{name}_{stack_id[:8]}", f"{name}_{stack_id}"
 
 
 def file_name(base: str, kind: str, preview_suffix: str = ".png") -> str:

@@ -34,6 +34,17 @@ def as_text(value: Any) -> str | None:
     return text or None
 
 
+def printable(text: str) -> str:
+    """The text with `?` for what cannot be printed: control characters, halves of characters."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def kept(text: str, limit: int = 1000) -> str:
+    """The text as messages and the store can hold it: nothing unprintable, and not longer than `limit`."""
+    text = printable(text)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
 @dataclass(frozen=True, slots=True)
 class Angle:
     """A coordinate in degrees, and whether it was written in sexagesimal form."""

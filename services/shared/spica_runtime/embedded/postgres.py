@@ -113,6 +113,7 @@ class EmbeddedPostgres:
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         self._allow_traversal(self._folder.parent)
         self._allow_traversal(self._binaries)
+        self._allow_execution()
         fresh.mkdir(mode=0o700)
         self._own(fresh)
         password = secrets.token_urlsafe(24)
@@ -211,9 +212,21 @@ class EmbeddedPostgres:
         if self._uid is None:
             return
         for folder in (path, *path.parents):
-            mode = folder.stat().st_mode
-            if not mode & stat.S_IXOTH:
-                folder.chmod(mode | stat.S_IXOTH)
+            _allow(folder, stat.S_IXOTH)
+
+    def _allow_execution(self) -> None:
+        """The same for its programs, which a strict umask may have closed to others at installation."""
+        if self._uid is None:
+            return
+        for path in (self._binaries.parent, *self._binaries.parent.rglob("*")):
+            runs = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+            _allow(path, stat.S_IROTH | stat.S_IXOTH if runs else stat.S_IROTH)
+
+
+def _allow(path: Path, bits: int) -> None:
+    mode = path.stat().st_mode
+    if mode & bits != bits:
+        path.chmod(mode | bits)
 
 
 def _unprivileged_user() -> tuple[int | None, int | None]:
