@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spica_imaging.head import add_cards, format_head, parse_head
 from spica_imaging.wcs import TpvWcs, WcsError
-from spica_runtime.storage import DataFolder, whole_file
+from spica_runtime.storage import DataFolder, segment, whole_file
 
 from spica_calib.errors import CalibrationFailed
 from spica_calib.science.astrometry import ResidualStatistics
@@ -15,14 +15,8 @@ from spica_calib.science.photometry import flux_scale
 
 
 def solution_path(data: DataFolder, solution_id: str, name: str, suffix: str) -> Path:
-    """Where a file of a solution stands. Raises `CalibrationFailed` (`unsafe_name`)."""
-    if not name or any(c in "/\\" or not c.isprintable() for c in name):
-        raise CalibrationFailed(
-            "unsafe_name",
-            f"Image name {name!r} cannot be part of a file's name: it must not be empty, nor hold `/`, `\\` or control "
-            "characters.",
-        )
-    return data.path(f"calib/{solution_id}/{name}{suffix}")
+    """Where a file of a solution stands. Raises `NotRetriable` (`unsafe_name`)."""
+    return data.path(f"calib/{solution_id}/{segment('image name', name)}{suffix}")
 
 
 def write_head(

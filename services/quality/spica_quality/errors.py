@@ -16,15 +16,6 @@ def unreadable(path: Path, error: Exception) -> NotRetriable:
     )
 
 
-def unsafe_name(what: str, name: str) -> NotRetriable:
-    """A name or an id in a message that would lead to another folder."""
-    return NotRetriable(
-        "unsafe_name",
-        f"{what} {name!r} cannot be part of a file's path: it must not be empty, `.` or `..`, nor hold `/`, `\\` or "
-        "control characters.",
-    )
-
-
 def unknown_profile(name: str, known: list[str]) -> NotRetriable:
     """The message names an instrument profile that is not here."""
     return NotRetriable(

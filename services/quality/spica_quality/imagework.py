@@ -13,6 +13,7 @@ from spica_imaging.ldac import LdacTable
 from spica_imaging.profiles import Profile, load_profiles
 from spica_imaging.wcs import TpvWcs, WcsError
 from spica_runtime.errors import Retriable
+from spica_runtime.storage import segment
 
 from spica_quality.errors import unknown_profile, unreadable
 from spica_quality.jobs import Assessment, ImageOrder
@@ -20,7 +21,6 @@ from spica_quality.products import (
     caption_of,
     metrics_of,
     reasons_of,
-    segment,
     weight_file,
     write_catalogue,
     write_preview,

@@ -17,7 +17,6 @@ from spica_proto.base import Product, Reason
 from spica_proto.images import Metrics
 from spica_runtime.storage import DataFolder, whole_file
 
-from spica_quality.errors import unsafe_name
 from spica_quality.science.figures import ImageFigures
 from spica_quality.science.grading import Verdict
 from spica_quality.science.preview import Caption, Panel, draw_preview
@@ -26,13 +25,6 @@ _WEIGHT_STEPS = 8000
 """Weights are kept as integers up to this: 1e-4 of the highest, and files small. Zero stays zero."""
 
 _BLOCK = 2880
-
-
-def segment(what: str, name: str) -> str:
-    """The name, if it can be one segment of a path. Raises `NotRetriable` (`unsafe_name`)."""
-    if name in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
-        raise unsafe_name(what, name)
-    return name
 
 
 class WeightWriter:

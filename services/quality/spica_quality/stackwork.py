@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from spica_imaging.frame import Section, is_image
 from spica_imaging.ldac import LdacTable
 from spica_imaging.wcs import TpvWcs
+from spica_runtime.storage import segment
 
 from spica_quality.errors import unreadable
 from spica_quality.jobs import Assessment, StackOrder
-from spica_quality.products import caption_of, metrics_of, reasons_of, segment, write_catalogue, write_preview
+from spica_quality.products import caption_of, metrics_of, reasons_of, write_catalogue, write_preview
 from spica_quality.science.detect import Columns
 from spica_quality.science.engine import Frame, measure
 from spica_quality.science.figures import CcdFigures

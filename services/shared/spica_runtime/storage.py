@@ -77,6 +77,17 @@ def sweep_parts(root: Path, older_than_s: float = 86_400.0) -> int:
     return swept
 
 
+def segment(what: str, name: str) -> str:
+    """A name or id from a message, if it can be one segment of a path. Raises `NotRetriable` (`unsafe_name`)."""
+    if name in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
+        raise NotRetriable(
+            "unsafe_name",
+            f"{what} {name!r} cannot be part of a file's path: it must not be empty, `.` or `..`, nor hold `/`, `\\` or "
+            "control characters.",
+        )
+    return name
+
+
 class DataFolder:
     """Names files relative to one root, and tells what is known of them. Picklable."""
 

@@ -101,15 +101,6 @@ def weight_does_not_fit(
     )
 
 
-def unsafe_name(name: str) -> NotRetriable:
-    """The stack's name would lead to another folder."""
-    return NotRetriable(
-        "unsafe_name",
-        f"Stack name {name!r} cannot be part of a file's name: it must not be empty, nor hold `/`, `\\` or control "
-        "characters.",
-    )
-
-
 def unknown_profile(name: str, known: Collection[str]) -> NotRetriable:
     """A member was taken in with an instrument profile that is not here."""
     return NotRetriable(

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from spica_imaging.profiles import load_profiles
 from spica_proto.base import Product
-from spica_runtime.storage import DataFolder, whole_file
+from spica_runtime.storage import DataFolder, segment, whole_file
 
-from spica_stack.errors import no_joint_solution, no_overlap, unknown_profile, unsafe_name
+from spica_stack.errors import no_joint_solution, no_overlap, unknown_profile
 from spica_stack.fitsout import ImageWriter
 from spica_stack.inputs import CcdSize, SolvedCcd, head_for, read_head, read_member, wcs_of
 from spica_stack.science.coadd import Exposure, Member, coadd
@@ -231,11 +231,8 @@ _FILES = {"image": (".fits", -32), "weight": (".weight.fits", -32), "exposures":
 
 def _paths(order: CoaddOrder) -> dict[str, Path]:
     """Where the files of the stack will stand, by role."""
-    if not order.name or any(c in "/\\" or not c.isprintable() for c in order.name):
-        raise unsafe_name(order.name)
-    return {
-        role: order.data.path(f"{order.folder}/{order.name}{suffix}") for role, (suffix, _) in _FILES.items()
-    }
+    name = segment("stack name", order.name)
+    return {role: order.data.path(f"{order.folder}/{name}{suffix}") for role, (suffix, _) in _FILES.items()}
 
 
 def _write(

@@ -102,7 +102,7 @@ def test_how_far_the_search_goes() -> None:
 
 @pytest.mark.parametrize("name", ["../../escaped", "/escaped", "a/b", "a\\b", "", "a\0"])
 def test_a_name_leads_to_no_other_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CalibrationFailed) as caught:
+    with pytest.raises(NotRetriable) as caught:
         solution_path(DataFolder(tmp_path), "s1", name, ".head")
     assert caught.value.code == "unsafe_name"
 
