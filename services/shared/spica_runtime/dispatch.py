@@ -167,12 +167,12 @@ class Dispatcher:
             await _ack(message)
             return "not_for_us"
         try:
-            if await queries.is_handled(self._pool, service=self.service, event_id=delivery.event_id):
-                await _ack(message)
-                return "repeat"
             attempt = await queries.begin_attempt(
                 self._pool, service=self.service, event_id=delivery.event_id
             )
+            if attempt is None:
+                await _ack(message)
+                return "repeat"
             deaths = attempt["begun"] - 1 - attempt["failed"]
             if deaths > _MAX_DEATHS:
                 return await self._bury(

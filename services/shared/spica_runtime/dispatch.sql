@@ -1,14 +1,13 @@
--- name: is_handled(service, event_id)$
--- Whether this service has handled this event already.
-SELECT EXISTS (SELECT 1 FROM inbox WHERE service = :service AND event_id = :event_id);
-
 -- name: mark_handled(service, event_id, subject)!
 -- The mark that makes effects exactly-once: a second commit of the same event finds it and stops.
 INSERT INTO inbox (service, event_id, subject) VALUES (:service, :event_id, :subject)
 ON CONFLICT (service, event_id) DO NOTHING;
 
 -- name: begin_attempt(service, event_id)^
-INSERT INTO attempts (service, event_id, begun) VALUES (:service, :event_id, 1)
+-- Nothing comes back where this service has handled this event already.
+INSERT INTO attempts (service, event_id, begun)
+SELECT :service::text, :event_id::text, 1
+WHERE NOT EXISTS (SELECT 1 FROM inbox WHERE service = :service::text AND event_id = :event_id::text)
 ON CONFLICT (service, event_id) DO UPDATE SET begun = attempts.begun + 1
 RETURNING begun, failed;
 

@@ -185,7 +185,8 @@ CREATE TABLE inbox (
 );
 
 -- Begun without failing or finishing means the worker died: a message that kills its worker shows here.
-CREATE TABLE attempts (
+-- Unlogged, since a count that a crash of the server forgets does no harm, and every message would wait for the disk.
+CREATE UNLOGGED TABLE attempts (
     service  text NOT NULL,
     event_id text NOT NULL,
     begun    integer NOT NULL DEFAULT 0,
