@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
+from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
 from spica_proto.images import ImageArrived, ImageCalibrated
@@ -71,6 +73,33 @@ async def test_a_bare_script_gets_a_stack_and_tail_tells_every_event(tmp_path: P
     finally:
         await platform.stop()
     assert set(platform.parts) == {"nats", "postgres", *SERVICES}
+
+
+async def test_the_tour_goes_as_it_is_written(home: Path) -> None:
+    small_night(home / "var" / "demo" / "night", 9)
+    blocks = re.findall(r"^```\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    (start,) = (block for block in blocks if "make up" in block)
+    (tour,) = (block for block in blocks if "spica doctor" in block)
+    reference = re.search(r"SPICA_CALIB_REFERENCE=(\S+)", start)
+    assert reference is not None
+    platform = Supervisor(
+        HomeSettings(home=home / "var", nats_port=0, postgres_port=0, console_port=0),
+        PlatformSettings(),
+        environment={"SPICA_CALIB_REFERENCE": reference[1].replace("$PWD", str(home))},
+    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    await platform.start()
+    try:
+        for command in tour.splitlines():
+            done = await asyncio.create_subprocess_exec(
+                "bash", "-c", command, cwd=home, env={**os.environ, "PATH": path}, stdout=PIPE, stderr=STDOUT
+            )
+            output, _ = await asyncio.wait_for(done.communicate(), timeout=120)
+            assert done.returncode == 0, f"{command}\n{output.decode()}"
+            print(f"$ {command}\n{output.decode()}")
+    finally:
+        await platform.stop()
+    assert output.decode().count('"image.calibrated"') == 4
 
 
 def run(script: str, environment: dict[str, str]) -> None:
