@@ -55,7 +55,7 @@ real: $(STAMP) ## Real frames through the whole flow: DATA=folder REFERENCE=cata
 	$(BIN)/spica real --data "$(DATA)" --reference "$(REFERENCE)" --out $(HOME_DIR)/real
 
 chaos: $(STAMP) ## Kill services, NATS and PostgreSQL at random while images flow; see that nothing is lost
-	SPICA_CHAOS_KILLS=$${KILLS:-25} SPICA_CHAOS_IMAGES=$${IMAGES:-30} $(BIN)/python -m pytest -s --timeout 1500 tests/e2e/test_chaos.py
+	SPICA_CHAOS_KILLS=$${KILLS:-25} SPICA_CHAOS_IMAGES=$${IMAGES:-30} $(BIN)/python -m pytest -s tests/e2e/test_chaos.py
 
 bench: $(STAMP) ## Measure against the peers, paired; ONLY=name for one; writes var/bench.json
 	$(BIN)/python -m tests.benchmarks $(ONLY)

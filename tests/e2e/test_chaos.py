@@ -22,6 +22,7 @@ SEED = int(os.environ.get("SPICA_CHAOS_SEED", "1"))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path, home: Path) -> None:
     night = small_night(tmp_path / "night", IMAGES)
     platform = Supervisor(
