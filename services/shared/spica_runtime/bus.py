@@ -101,11 +101,13 @@ async def connect_bus(
     With `wait`, also the first connection is tried for ever; else a server that cannot be reached
     is `Unavailable` at once.
     """
-    closing = connected = False
+    closing = connected = told = False
 
     async def on_error(error: Exception) -> None:
-        # While waiting for the first connection nothing else would tell; later on_disconnect does.
-        tell = log.debug if connected else log.warning
+        # While waiting for the first connection nothing else would tell, once; later on_disconnect does.
+        nonlocal told
+        tell = log.debug if connected or told else log.warning
+        told = True
         tell("bus connection error", error=str(error) or type(error).__name__)
 
     async def on_disconnect() -> None:

@@ -149,8 +149,10 @@ async def _open_bus(
     stopping.cancel()
     if connecting.done():
         return connecting.result()
-    connecting.cancel()
-    await asyncio.gather(connecting, return_exceptions=True)
+    while not connecting.done():
+        # More than once, if need be: a cancellation that meets a refused connection is lost in Python 3.11.
+        connecting.cancel()
+        await asyncio.wait({connecting}, timeout=0.2)
     return None
 
 
