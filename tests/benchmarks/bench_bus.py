@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from nats.aio.msg import Msg
 from spica_proto.base import Reason
 from spica_proto.envelope import seal
 from spica_proto.images import ImageArrived, ImageRejected
@@ -95,7 +96,7 @@ async def _spica(settings: PlatformSettings, bus: Bus) -> float:
     return _EVENTS / elapsed
 
 
-async def _bare(settings: PlatformSettings, bus: Bus, *, reset: bool = True) -> float:
+async def _bare(settings: PlatformSettings, bus: Bus) -> float:
     """Events per second with nats-py alone: pull, publish, acknowledge."""
     await _fill(bus, _EVENTS)
     before = await _published(bus)
@@ -105,10 +106,10 @@ async def _bare(settings: PlatformSettings, bus: Bus, *, reset: bool = True) -> 
         subscription = await own.js.pull_subscribe_bind("ingest-image-arrived", stream=STREAM)
         slots = asyncio.Semaphore(_IN_FLIGHT)
 
-        async def hop(message: object) -> None:
-            body = ImageArrived.model_validate_json(message.data)  # type: ignore[attr-defined]
+        async def hop(message: Msg) -> None:
+            body = ImageArrived.model_validate_json(message.data)
             await own.publish(seal(_answer(body), source="/bench", event_id=str(uuid.uuid4())))
-            await message.ack()  # type: ignore[attr-defined]
+            await message.ack()
             slots.release()
 
         tasks = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -125,8 +124,3 @@ def reasons_line(reasons: Sequence[Mapping[str, Any]]) -> str:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:12]}…"
-
-
-def stdout_is_terminal() -> bool:
-    """Whether a person is looking."""
-    return sys.stdout.isatty()

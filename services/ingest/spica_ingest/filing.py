@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from spica_proto.base import Product
 from spica_runtime.errors import NotRetriable, Retriable, Unavailable
@@ -77,10 +78,9 @@ def _copy(source: Path, target: Path) -> Staged:
     return Staged(target, size, sha256.hexdigest(), md5.hexdigest())
 
 
-def _read(reader: object, source: Path) -> bytes:
+def _read(reader: BinaryIO, source: Path) -> bytes:
     with _source_errors(source):
-        chunk: bytes = reader.read(_CHUNK)  # type: ignore[attr-defined]
-        return chunk
+        return reader.read(_CHUNK)
 
 
 @contextmanager

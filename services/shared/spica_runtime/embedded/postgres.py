@@ -41,7 +41,6 @@ class EmbeddedPostgres:
     """One PostgreSQL server, its data in `<home>/postgres`."""
 
     def __init__(self, home: Path, port: int = 0, *, sync: bool = True) -> None:
-        self._home = home
         self._folder = home / "postgres"
         self._password_file = home / "run" / "postgres.password"
         self._log = home / "logs" / "postgres.log"
