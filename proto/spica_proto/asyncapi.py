@@ -114,7 +114,8 @@ def document(version: str, examples: dict[str, Json]) -> Json:
             "version": version,
             "description": (
                 "Who says what to whom between the services of Spica, and what other tools may say and hear. "
-                f"All subjects ({', '.join(STREAM_SUBJECTS)}) are kept by the JetStream stream {STREAM}."
+                f"The JetStream stream {STREAM} keeps {', '.join(STREAM_SUBJECTS)}; "
+                "progress.> is for whoever listens at that moment."
             ),
             "license": {"name": "BSD-3-Clause"},
         },

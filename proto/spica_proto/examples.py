@@ -10,10 +10,13 @@ import hashlib
 from spica_proto.base import Message, Pointing, Product, Reason
 from spica_proto.envelope import derived_id
 from spica_proto.images import (
+    AuxiliaryRegistered,
+    AuxiliaryWanted,
     ImageArrived,
     ImageCalibrated,
     ImageFailed,
     ImageGraded,
+    ImageProgress,
     ImageRejected,
     ImageVerified,
     Metrics,
@@ -304,6 +307,30 @@ NOT_STACKED = StackFailed(
     heard="stack.requested",
 )
 
+FLAT = "19AQ02.flat.r.40.00"
+FLAT_URI = f"cadc:CFHT/{FLAT}.fits.fz"
+
+FLAT_WANTED = AuxiliaryWanted(
+    name=FLAT, kind="flat", keyword="IMRED_FF", image_id=IMAGE_ID, uris=(FLAT_URI, f"cadc:CFHT/{FLAT}.fits")
+)
+
+FLAT_REGISTERED = AuxiliaryRegistered(
+    name=FLAT,
+    kind="flat",
+    state="here",
+    file=_product(f"auxiliary/flat/{FLAT}.fits.fz", "flat", 612_401_280),
+    uri=FLAT_URI,
+)
+
+FETCHING = ImageProgress(
+    name=NAME,
+    stage="fetch",
+    uri=f"cadc:CFHT/{NAME}.fits.fz",
+    done=184_549_376,
+    total=368_121_600,
+    per_second=21_400_000.0,
+)
+
 EXAMPLES: dict[str, Message] = {
     BY_MODEL[type(message)].name: message
     for message in (
@@ -313,6 +340,8 @@ EXAMPLES: dict[str, Message] = {
         GRADED,
         CALIBRATED,
         FAILED,
+        FLAT_WANTED,
+        FLAT_REGISTERED,
         REQUESTED,
         PLANNED,
         JOINTLY_CALIBRATED,
@@ -320,6 +349,7 @@ EXAMPLES: dict[str, Message] = {
         DONE,
         EXPORTED,
         NOT_STACKED,
+        FETCHING,
     )
 }
 """Subject name to its example."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from spica_proto.base import Grade, Message, Part, Pointing, Product, Reason
 from spica_proto.units import (
@@ -28,13 +28,21 @@ from spica_proto.units import (
 class ImageArrived(Message):
     """A file is there to be taken in. Anyone may say so; only `uri` is needed."""
 
-    uri: str = Field(min_length=1, description="Absolute path or file:// URL that ingest can read.")
+    uri: str = Field(
+        min_length=1,
+        description="Absolute path or file:// URL that ingest can read; http(s):// URL; or an archive's name "
+        "for the file (`cadc:CFHT/2376828p.fits.fz`), which ingest fetches from there.",
+    )
     source: str = Field("other", description="Who brought it: submit, folder, cadc, http, other.")
     name: str | None = Field(None, description="Image name (odometer + suffix); default: from the file name.")
     size_bytes: Bytes | None = Field(None, description="Expected size; a difference rejects the file.")
     sha256: Sha256 | None = Field(None, description="Expected SHA-256; a difference rejects the file.")
     md5: Md5 | None = Field(
         None, description="Expected MD5 (archives state it); a difference rejects the file."
+    )
+    modified_at: AwareDatetime | None = Field(
+        None,
+        description="When the archive last changed what this URI names: of two contents, the later one counts.",
     )
     batch: str | None = Field(None, description="Free label that groups files, such as a night.")
 
@@ -61,6 +69,13 @@ class ImageVerified(Message):
     batch: str | None = None
     repairs: tuple[Reason, ...] = Field(
         (), description="What was repaired in the record (never in the file)."
+    )
+    uri: str | None = Field(
+        None, description="What the file is called where it came from, if that is an archive."
+    )
+    supersedes: tuple[str, ...] = Field(
+        (),
+        description="Ids of images that are earlier versions of the same archive file; no longer selected.",
     )
 
 
@@ -156,3 +171,37 @@ class ImageFailed(Message):
     heard: str = Field(description="Subject of the message that could not be handled.")
     attempts: Count = 1
     batch: str | None = None
+
+
+class AuxiliaryWanted(Message):
+    """A calibration frame that an image's header names (master flat, mask) is not here yet."""
+
+    name: str = Field(description="As the header names it, e.g. `10Bm03.flat.i2.36.01`.")
+    kind: Literal["flat", "mask"]
+    keyword: str = Field(description="Header keyword that names it, e.g. IMRED_FF.")
+    image_id: str = Field(description="The first image that asked for it.")
+    uris: tuple[str, ...] = Field(min_length=1, description="Where it may be, in the order to be tried.")
+
+
+class AuxiliaryRegistered(Message):
+    """A calibration frame was fetched and verified; or nobody has it."""
+
+    name: str
+    kind: Literal["flat", "mask"]
+    state: Literal["here", "missing", "rejected"]
+    file: Product | None = Field(None, description="Where it is, if it is here.")
+    uri: str | None = Field(None, description="Where it came from.")
+    reasons: tuple[Reason, ...] = ()
+
+
+class ImageProgress(Message):
+    """How far long work on one image is. Told now and then while it goes on, and not kept in the stream."""
+
+    name: str
+    stage: str = Field(description="What is being done: fetch, move.")
+    uri: str | None = None
+    done: Count
+    total: Count | None = Field(None, description="Null where nobody knows.")
+    unit: str = Field("byte", description="What `done` and `total` count.")
+    per_second: float | None = Field(None, ge=0, description="Rate of the last seconds.")
+    ended: bool = Field(False, description="The last one told of this work.")

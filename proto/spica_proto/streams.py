@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from spica_proto.subjects import SUBJECTS
 
 STREAM = "SPICA"
-STREAM_SUBJECTS = ("image.>", "stack.>")
+STREAM_SUBJECTS = ("image.>", "auxiliary.>", "stack.>")
 
 # A relay that was killed between publish and mark publishes again when it is back: the window in
 # which JetStream drops such repeats covers a night's outage. Beyond it, inboxes still see them.

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 from spica_proto.base import Message
 from spica_proto.images import (
+    AuxiliaryRegistered,
+    AuxiliaryWanted,
     ImageArrived,
     ImageCalibrated,
     ImageFailed,
     ImageGraded,
+    ImageProgress,
     ImageRejected,
     ImageVerified,
 )
@@ -34,6 +37,8 @@ class Subject:
     receivers: tuple[str, ...]
     public: bool = False
     headers_optional: bool = False
+    kept: bool = True
+    """False: for whoever listens at that moment; the stream does not keep it."""
 
     @property
     def summary(self) -> str:
@@ -63,6 +68,8 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("image.graded", ImageGraded, ("quality", "console"), ("calib",), public=True),
     Subject("image.calibrated", ImageCalibrated, ("calib",), ()),
     Subject("image.failed", ImageFailed, (ANY_STAGE,), ()),
+    Subject("auxiliary.wanted", AuxiliaryWanted, ("ingest",), ("ingest",)),
+    Subject("auxiliary.registered", AuxiliaryRegistered, ("ingest",), ()),
     Subject(
         "stack.requested",
         StackRequested,
@@ -77,6 +84,7 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("stack.done", StackDone, ("quality",), ("export",), public=True),
     Subject("stack.exported", StackExported, ("export",), ()),
     Subject("stack.failed", StackFailed, (ANY_STAGE,), ("stack",)),
+    Subject("progress.image", ImageProgress, (ANY_STAGE,), (), kept=False),
 )
 
 BY_NAME: dict[str, Subject] = {subject.name: subject for subject in SUBJECTS}

@@ -102,6 +102,19 @@ def _exported(data: Body) -> str:
     return f"{data['name']}  {len(data['files'])} files to {data['destination']}"
 
 
+def _auxiliary_wanted(data: Body) -> str:
+    return f"{data['name']}  {data['kind']}, named by {data['keyword']}"
+
+
+def _auxiliary_registered(data: Body) -> str:
+    return f"{data['name']}  {data['kind']} {data['state']}"
+
+
+def _progress(data: Body) -> str:
+    total = f" of {data['total']}" if data.get("total") is not None else ""
+    return f"{data['name']}  {data['stage']} {data['done']}{total} {data.get('unit', 'byte')}"
+
+
 _GISTS: dict[str, Callable[[Body], str]] = {
     "image.arrived": _arrived,
     "image.verified": _verified,
@@ -109,6 +122,8 @@ _GISTS: dict[str, Callable[[Body], str]] = {
     "image.graded": _graded,
     "image.calibrated": _calibrated,
     "image.failed": _failed,
+    "auxiliary.wanted": _auxiliary_wanted,
+    "auxiliary.registered": _auxiliary_registered,
     "stack.requested": _requested,
     "stack.planned": _planned,
     "stack.calibrated": _jointly_calibrated,
@@ -116,4 +131,5 @@ _GISTS: dict[str, Callable[[Body], str]] = {
     "stack.done": _done,
     "stack.exported": _exported,
     "stack.failed": _failed,
+    "progress.image": _progress,
 }

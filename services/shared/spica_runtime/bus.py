@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
+from spica_proto.base import Message
 from spica_proto.envelope import Envelope
 from spica_proto.streams import ACK_WAIT_S, CONSUMERS, DUPLICATE_WINDOW_S, STREAM, STREAM_SUBJECTS, Consumer
+from spica_proto.subjects import BY_MODEL
 
 from spica_runtime.errors import Unavailable
 from spica_runtime.settings import PlatformSettings
@@ -39,12 +42,25 @@ class Bus:
         )
         return int(ack.seq)
 
+    async def tell(self, message: Message) -> None:
+        """Say something to whoever listens now: not kept, and lost without harm while the bus is away."""
+        subject = BY_MODEL[type(message)]
+        assert not subject.kept, f"{subject.name} is kept by the stream: publish it"
+        with contextlib.suppress(nats.errors.Error):
+            await self.nc.publish(subject.name, message.model_dump_json(exclude_none=True).encode())
+
     async def has_stream(self) -> bool:
-        """Whether the stream is there."""
+        """Whether the stream is there. One made by an earlier version learns the subjects that came since."""
         try:
-            await self.js.stream_info(STREAM)
+            info = await self.js.stream_info(STREAM)
         except NotFoundError:
             return False
+        missing = set(STREAM_SUBJECTS) - set(info.config.subjects or ())
+        if missing:
+            await self.js.update_stream(
+                info.config, subjects=[*(info.config.subjects or ()), *sorted(missing)]
+            )
+            log.info("stream keeps more subjects", added=sorted(missing))
         return True
 
     async def make_stream(self) -> None:

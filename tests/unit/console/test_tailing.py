@@ -99,4 +99,4 @@ def test_broken_headers_do_not_matter() -> None:
 
 
 def test_tailing_asks_for_what_the_stream_keeps() -> None:
-    assert tailing.STREAM_SUBJECTS == ("image.>", "stack.>")
+    assert tailing.STREAM_SUBJECTS == ("image.>", "auxiliary.>", "stack.>")

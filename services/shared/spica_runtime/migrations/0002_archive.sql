@@ -1,0 +1,1 @@
+-- Standing watches, what archives have, and versions of their files.

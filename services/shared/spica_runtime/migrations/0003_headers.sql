@@ -1,0 +1,1 @@
+-- What rules select on, as columns, and the sky index.
