@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ import pytest
 from astropy.io import fits
 from astropy.io.votable import parse_single_table
 
+from tests.support.command import run_to_end
+
 
 @pytest.mark.slow
+@pytest.mark.timeout(500)
 def test_the_demo_agrees_with_the_truth(home: Path) -> None:
     command = [sys.executable, "-m", "spica_console.cli", "demo", "--home", str(home)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=280)
+    done = run_to_end([*command, "--timeout", 200], home, timeout_s=450)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads((home / "demo.json").read_text())

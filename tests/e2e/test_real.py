@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.command import run_to_end
 from tests.support.realdata import real_data
 
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.timeout(500)
 def test_forty_real_frames_become_one_round_stack(home: Path) -> None:
     frames = real_data("hatp32")
     reference = real_data("refcats/stars.bigsky.mag11.parquet")
     command = [sys.executable, "-m", "spica_console.cli", "real", "--data", frames, "--reference", reference]
-    done = subprocess.run(
-        [str(part) for part in [*command, "--out", home]],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    done = run_to_end([*command, "--out", home, "--timeout", 200], home, timeout_s=450)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((home / "summary.json").read_text())
     print(json.dumps(summary, indent=1))

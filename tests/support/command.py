@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,38 @@ class Ended:
     def lines(self) -> list[Any]:
         """Its output as one JSON object per line."""
         return [json.loads(line) for line in self.out.splitlines()]
+
+
+def run_to_end(
+    command: Sequence[object], home: Path, *, timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that brings its own platform in `home`; one that does not end, or fails, leaves its traces.
+
+    Where it hangs is told by its own stack (SIGABRT, faulthandler), what it waited for by the services' logs.
+    """
+    with subprocess.Popen(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            out, err = process.communicate(timeout=30)
+            err += f"\n(did not end within {timeout_s:g} s)"
+    if process.returncode != 0:
+        err += "".join(f"\n--- {path.name}\n{_complaints(path)}" for path in sorted(home.glob("logs/*.log")))
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def _complaints(log: Path, count: int = 40) -> str:
+    """Warnings and errors of a log, and its last lines."""
+    lines = log.read_text(errors="replace").splitlines()
+    serious = [line for line in lines[:-5] if '"level": "info"' not in line]
+    return "\n".join([*serious[-count:], *lines[-5:]])
 
 
 def environment(settings: PlatformSettings | None, home: Path) -> dict[str, str]:

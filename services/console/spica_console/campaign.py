@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spica_proto.stacks import Selection, StackRequested
+from spica_runtime.tasks import end
 
 from spica_console import stacking, submitting, tailing
 from spica_console.board import Board, board
@@ -151,9 +152,7 @@ async def send_through(
                 announcing.result()
             following.result()
         finally:
-            announcing.cancel()
-            following.cancel()
-            await asyncio.gather(announcing, following, return_exceptions=True)
+            await end(announcing, following)
         images = await _image_facts(spica, store, sent)
         filters = sorted({facts.calibrated["filter"] for facts in images if facts.calibrated})
         show.title = f"{len(filters)} stack(s)"

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from spica_proto.subjects import BY_NAME
 from spica_runtime.bus import Bus
+from spica_runtime.tasks import end
 
 from spica_console.exits import TimedOutError
 from spica_console.store import Store
@@ -209,10 +209,7 @@ async def follow(
         for task in finished_tasks:
             task.result()
     finally:
-        for task in (listener, waiter):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await end(listener, waiter)
 
 
 async def _settle(store: Store, progress: Progress, quiet_before: set[int]) -> set[int]:

@@ -41,6 +41,7 @@ from spica_runtime.metrics import Metrics
 from spica_runtime.outbox import Relay, ensure_stream, publish_in
 from spica_runtime.pg import Pool
 from spica_runtime.settings import ServiceSettings
+from spica_runtime.tasks import end
 
 log = structlog.get_logger(__name__)
 
@@ -86,15 +87,11 @@ class Dispatcher:
             for subject, handler in self._routes.items()
         ]
         await stop.wait()
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        await end(*loops)
         if self._in_flight:
             log.info("waiting for work in flight", messages=len(self._in_flight))
             _, late = await asyncio.wait(self._in_flight, timeout=self._settings.shutdown_grace_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await end(*late)
 
     async def _fetch_loop(self, subject: str, handler: Handler[Any], stop: asyncio.Event) -> None:
         slots = asyncio.Semaphore(self._settings.concurrency)

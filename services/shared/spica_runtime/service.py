@@ -31,6 +31,7 @@ from spica_runtime.pg import Pool
 from spica_runtime.provenance import CODE_VERSION
 from spica_runtime.settings import PlatformSettings, ServiceSettings
 from spica_runtime.storage import DataFolder
+from spica_runtime.tasks import end
 
 log = structlog.get_logger(__name__)
 
@@ -128,8 +129,7 @@ async def _until_stopped(
                 break
         stop.set()
         _, late = await asyncio.wait(working, timeout=grace_s + 5)
-        for task in late:
-            task.cancel()
+        await end(*late)
         for result in await asyncio.gather(*working, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
@@ -149,10 +149,7 @@ async def _open_bus(
     stopping.cancel()
     if connecting.done():
         return connecting.result()
-    while not connecting.done():
-        # More than once, if need be: a cancellation that meets a refused connection is lost in Python 3.11.
-        connecting.cancel()
-        await asyncio.wait({connecting}, timeout=0.2)
+    await end(connecting)
     return None
 
 

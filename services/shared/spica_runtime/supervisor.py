@@ -22,6 +22,7 @@ from spica_runtime.embedded.process import CannotStart, Child, claim_port, free_
 from spica_runtime.endpoints import Endpoints, remove_endpoints, write_endpoints
 from spica_runtime.home import HomeSettings
 from spica_runtime.settings import PlatformSettings
+from spica_runtime.tasks import end
 
 SERVICES = ("ingest", "quality", "calib", "stack", "export", "console")
 
@@ -128,11 +129,8 @@ class Supervisor:
     async def stop(self) -> None:
         """Services first (their work in flight still needs the servers), then NATS, then PostgreSQL."""
         if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
-        for task in self._reviving:
-            task.cancel()
+            await end(self._watching)
+        await end(*self._reviving)
         for name in self._children:
             self._set(name, "stopping")
         await asyncio.gather(*(child.stop(grace_s=30) for child in self._children.values()))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from datetime import UTC, datetime
 
+from spica_runtime.tasks import end
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -64,7 +64,4 @@ async def stream(site: Site, subjects: tuple[str, ...], start: tailing.Start) ->
                 return
             yield ": still here\n\n"
     finally:
-        for task in (listener, stopped):
-            task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await task
+        await end(listener, stopped)
