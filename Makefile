@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 HOME_DIR ?= var
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types format generate real chaos bench constraints clean
+.PHONY: help setup demo up test lint types format generate real chaos fuzz bench constraints clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  \033[36mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ real: $(STAMP) ## Real frames through the whole flow: DATA=folder REFERENCE=cata
 
 chaos: $(STAMP) ## Kill services, NATS and PostgreSQL at random while images flow; see that nothing is lost
 	SPICA_CHAOS_KILLS=$${KILLS:-25} SPICA_CHAOS_IMAGES=$${IMAGES:-30} $(BIN)/python -m pytest -s tests/e2e/test_chaos.py
+
+fuzz: $(STAMP) ## Spoil files at random and see that the verifier stands them: SECONDS=60 SEED=number
+	$(BIN)/python -m tests.fuzz $${SECONDS_:-$(or $(SECONDS),60)} $(SEED)
 
 bench: $(STAMP) ## Measure against the peers, paired; ONLY=name for one; writes var/bench.json
 	$(BIN)/python -m tests.benchmarks $(ONLY)

@@ -19,9 +19,11 @@ from spica_proto.images import (
     ImageProgress,
     ImageRejected,
     ImageVerified,
+    ImageWanted,
     Metrics,
     Reference,
 )
+from spica_proto.placement import PlacementLost, PlacementMoved, PlacementWanted
 from spica_proto.stacks import (
     Cone,
     Grid,
@@ -74,6 +76,14 @@ ARRIVED = ImageArrived(
     name=NAME,
     size_bytes=_FILE.size_bytes,
     sha256=_FILE.sha256,
+    batch=BATCH,
+)
+
+WANTED = ImageWanted(
+    uri=f"cadc:CFHT/{NAME}.fits.fz",
+    source="cadc",
+    size_bytes=_FILE.size_bytes,
+    md5=hashlib.md5(b"example", usedforsecurity=False).hexdigest(),
     batch=BATCH,
 )
 
@@ -322,6 +332,29 @@ FLAT_REGISTERED = AuxiliaryRegistered(
     uri=FLAT_URI,
 )
 
+TO_BE_MOVED = PlacementWanted(image_id=IMAGE_ID, name=NAME, run="19AQ02", filter=FILTER, why="placed")
+
+MOVED = PlacementMoved(
+    image_id=IMAGE_ID,
+    name=NAME,
+    run="19AQ02",
+    filter=FILTER,
+    from_node="spica1",
+    to_node="spica2",
+    files=6,
+    size_bytes=_FILE.size_bytes + 56_363_414,
+    batch=BATCH,
+)
+
+LOST = PlacementLost(
+    image_id=IMAGE_ID,
+    name=NAME,
+    run="19AQ02",
+    filter=FILTER,
+    node="spica1",
+    uri=f"cadc:CFHT/{NAME}.fits.fz",
+)
+
 FETCHING = ImageProgress(
     name=NAME,
     stage="fetch",
@@ -335,6 +368,7 @@ EXAMPLES: dict[str, Message] = {
     BY_MODEL[type(message)].name: message
     for message in (
         ARRIVED,
+        WANTED,
         VERIFIED,
         REJECTED,
         GRADED,
@@ -342,6 +376,9 @@ EXAMPLES: dict[str, Message] = {
         FAILED,
         FLAT_WANTED,
         FLAT_REGISTERED,
+        TO_BE_MOVED,
+        MOVED,
+        LOST,
         REQUESTED,
         PLANNED,
         JOINTLY_CALIBRATED,

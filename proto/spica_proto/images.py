@@ -45,6 +45,18 @@ class ImageArrived(Message):
         description="When the archive last changed what this URI names: of two contents, the later one counts.",
     )
     batch: str | None = Field(None, description="Free label that groups files, such as a night.")
+    node: str | None = Field(
+        None,
+        description="Node whose disk a path is on, where images are placed on nodes; null: any node can read it.",
+    )
+
+
+class ImageWanted(ImageArrived):
+    """A file that arrived is in an archive: it is to be fetched.
+
+    Ingest says so to itself. Downloads so have a queue of their own, and no file that is here already waits
+    behind them.
+    """
 
 
 class ImageVerified(Message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from spica_proto.base import Message
 from spica_proto.images import (
@@ -15,7 +16,9 @@ from spica_proto.images import (
     ImageProgress,
     ImageRejected,
     ImageVerified,
+    ImageWanted,
 )
+from spica_proto.placement import PlacementLost, PlacementMoved, PlacementWanted
 from spica_proto.stacks import (
     StackCalibrated,
     StackCoadded,
@@ -25,6 +28,8 @@ from spica_proto.stacks import (
     StackPlanned,
     StackRequested,
 )
+
+At = Literal["anywhere", "reader", "image", "stack", "placement"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,9 @@ class Subject:
     headers_optional: bool = False
     kept: bool = True
     """False: for whoever listens at that moment; the stream does not keep it."""
+    at: At = "anywhere"
+    """On which node it is handled, where images are placed on nodes: on any; on the one that `node` in the body names
+    (any, if none is named); on the one that holds the image; that holds the stack; or where run and filter are placed."""
 
     @property
     def summary(self) -> str:
@@ -62,14 +70,19 @@ SUBJECTS: tuple[Subject, ...] = (
         ("ingest",),
         public=True,
         headers_optional=True,
+        at="reader",
     ),
-    Subject("image.verified", ImageVerified, ("ingest",), ("quality",), public=True),
+    Subject("image.wanted", ImageWanted, ("ingest",), ("ingest",)),
+    Subject("image.verified", ImageVerified, ("ingest",), ("quality",), public=True, at="image"),
     Subject("image.rejected", ImageRejected, ("ingest",), ()),
-    Subject("image.graded", ImageGraded, ("quality", "console"), ("calib",), public=True),
+    Subject("image.graded", ImageGraded, ("quality", "console"), ("calib",), public=True, at="image"),
     Subject("image.calibrated", ImageCalibrated, ("calib",), ()),
     Subject("image.failed", ImageFailed, (ANY_STAGE,), ()),
     Subject("auxiliary.wanted", AuxiliaryWanted, ("ingest",), ("ingest",)),
     Subject("auxiliary.registered", AuxiliaryRegistered, ("ingest",), ()),
+    Subject("placement.wanted", PlacementWanted, ("ingest", "console"), ("ingest",), at="placement"),
+    Subject("placement.moved", PlacementMoved, ("ingest",), ()),
+    Subject("placement.lost", PlacementLost, ("ingest",), ()),
     Subject(
         "stack.requested",
         StackRequested,
@@ -78,10 +91,10 @@ SUBJECTS: tuple[Subject, ...] = (
         public=True,
         headers_optional=True,
     ),
-    Subject("stack.planned", StackPlanned, ("stack",), ("calib",)),
-    Subject("stack.calibrated", StackCalibrated, ("calib",), ("stack",)),
-    Subject("stack.coadded", StackCoadded, ("stack",), ("quality",)),
-    Subject("stack.done", StackDone, ("quality",), ("export",), public=True),
+    Subject("stack.planned", StackPlanned, ("stack",), ("calib",), at="stack"),
+    Subject("stack.calibrated", StackCalibrated, ("calib",), ("stack",), at="stack"),
+    Subject("stack.coadded", StackCoadded, ("stack",), ("quality",), at="stack"),
+    Subject("stack.done", StackDone, ("quality",), ("export",), public=True, at="stack"),
     Subject("stack.exported", StackExported, ("export",), ()),
     Subject("stack.failed", StackFailed, (ANY_STAGE,), ("stack",)),
     Subject("progress.image", ImageProgress, (ANY_STAGE,), (), kept=False),

@@ -111,7 +111,7 @@ async def test_two_replicas_share_the_work(rig: Rig) -> None:
 async def test_long_work_is_not_delivered_to_another_while_it_runs(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("spica_runtime.dispatch", "spica_runtime.bus"):
+    for module in ("spica_runtime.receiving", "spica_runtime.bus"):
         monkeypatch.setattr(f"{module}.ACK_WAIT_S", 1.0)
     calls = 0
 

@@ -157,13 +157,13 @@ async def test_a_watched_folder_is_taken_in_once_also_across_restarts(
     (folder / "n7").mkdir(parents=True)
     shutil.copy(night.frames[0].path, folder / "n7")
     (folder / "half.fits.fz.part").write_bytes(b"still coming")
-    stop = await start(rig, watch=folder)
+    stop = await start(rig, watch=(folder,))
     (event,) = await rig.wait_for(ImageVerified)
     assert (event.name, event.batch) == ("900001p", "n7")
     stop.set()
     await asyncio.sleep(0.5)
 
-    await start(rig, watch=folder)
+    await start(rig, watch=(folder,))
     shutil.copy(night.of_kind("no_wcs")[0].path, folder / "n7")
     await rig.wait_for(ImageVerified, count=2)
     assert await rig.pool.fetchval("SELECT count(*) FROM folder_ledger") == 2
@@ -185,13 +185,13 @@ async def test_a_watched_name_that_is_not_utf_8_is_taken_in_and_holds_nothing_up
     odd = Path(os.fsdecode(os.fsencode(incoming) + b"/\xe9.fits"))
     write_odd(odd)
     shutil.copy(night.frames[0].path, incoming / "z.fits.fz")
-    stop = await start(rig, watch=incoming)
+    stop = await start(rig, watch=(incoming,))
     (rejected,) = await rig.wait_for(ImageRejected)
     (verified,) = await rig.wait_for(ImageVerified)
     assert (rejected.uri, verified.name) == (f"file://{incoming}/%E9.fits", "z")
     stop.set()
     # A restart knows it by the same address.
-    await start(rig, watch=incoming)
+    await start(rig, watch=(incoming,))
     shutil.copy(night.frames[0].path, incoming / "zz.fits.fz")
     await rig.wait_for(ImageVerified, count=2)
     assert len(await rig.events(ImageArrived)) == 3

@@ -34,11 +34,20 @@ class Rig:
     stack: AsyncExitStack
     _stops: list[asyncio.Event] = field(default_factory=list)
 
-    async def start(self, name: str, settings: S, compose: Compose[S]) -> asyncio.Event:
+    async def start(
+        self, name: str, settings: S, compose: Compose[S], platform_settings: PlatformSettings | None = None
+    ) -> asyncio.Event:
         """Run a service in this process until the test ends (or the returned event is set)."""
         stop, ready = asyncio.Event(), asyncio.Event()
         task = asyncio.create_task(
-            serve(name, settings, compose, platform_settings=self.settings, stop=stop, ready=ready)
+            serve(
+                name,
+                settings,
+                compose,
+                platform_settings=platform_settings or self.settings,
+                stop=stop,
+                ready=ready,
+            )
         )
 
         async def end() -> None:

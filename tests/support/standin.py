@@ -332,7 +332,7 @@ async def _measure(
 ) -> None:
     await transaction.connection.execute(
         "INSERT INTO measurements (measurement_id, subject_kind, subject_id, metrics, catalogue_path, weight_path,"
-        " preview_path) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        " preview_path) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
         f"m-{subject_id}",
         kind,
         subject_id,
@@ -362,7 +362,8 @@ async def _solve(
 ) -> None:
     await transaction.connection.execute(
         "INSERT INTO solutions (solution_id, image_id, stack_id, header_path, reference_name, reference_sha256,"
-        " zeropoint_mag, flux_scale, limiting_mag, quality) VALUES ($1, $2, $3, $4, $5, $6, $7, 1.0, $8, $9)",
+        " zeropoint_mag, flux_scale, limiting_mag, quality) VALUES ($1, $2, $3, $4, $5, $6, $7, 1.0, $8, $9)"
+        " ON CONFLICT DO NOTHING",
         solution_id,
         image_id,
         stack_id,

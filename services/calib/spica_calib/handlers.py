@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 
 from spica_proto.base import Product
 from spica_proto.envelope import derived_id
@@ -32,6 +34,7 @@ class Handlers:
     def __init__(self, platform: Platform[CalibSettings]) -> None:
         self._pool = platform.pool
         self._data = platform.data
+        self._files = platform.files
         self._compute = platform.compute
         self._settings = platform.settings
         self._profiles = platform.platform_settings.profiles
@@ -47,7 +50,9 @@ class Handlers:
             return Outcome(about=message.image_id, summary="grade D: not calibrated")
         reference = await self._reference()
         solution_id = derived_id("solution", message.image_id, message.measurement_id, reference.sha256)
-        if await store.solution_exists(self._pool, solution_id):
+        head = solution_path(self._data, solution_id, message.name, ".head")
+        # Its file may have gone with a node that died.
+        if await store.solution_exists(self._pool, solution_id) and await asyncio.to_thread(head.is_file):
             return Outcome(
                 about=message.image_id, summary=f"measurement already calibrated: solution {solution_id}"
             )
@@ -88,16 +93,17 @@ class Handlers:
             return Outcome(about=message.stack_id, summary=f"stack is {state} already")
         reference = await self._reference()
         members = await store.members(self._pool, message.stack_id)
+        paths = [path for member in members for path in (member.catalogue_path, member.header_path)]
+        found = await self._files.locate(paths)
         job = JointJob(
             stack_id=message.stack_id,
-            members=tuple(self._member_job(member, message.stack_id) for member in members),
+            members=tuple(self._member_job(member, message.stack_id, found) for member in members),
             profiles_folder=self._profiles,
             reference=reference,
             limits=self._limits,
         )
         result = await self._compute.run(calibrate_stack, job)
         headers = [self._data.product(member.head, "header") for member in job.members]
-        paths = [path for member in members for path in (member.catalogue_path, member.header_path)]
         inputs = await store.products_at(self._pool, paths)
 
         async def save(transaction: Transaction) -> None:
@@ -170,7 +176,7 @@ class Handlers:
             plot=solution_path(self._data, solution_id, image.name, ".png"),
         )
 
-    def _member_job(self, member: store.MemberRecord, stack_id: str) -> MemberJob:
+    def _member_job(self, member: store.MemberRecord, stack_id: str, found: Mapping[str, Path]) -> MemberJob:
         solution_id = derived_id("joint", stack_id, member.image_id)
         return MemberJob(
             image_id=member.image_id,
@@ -181,8 +187,8 @@ class Handlers:
             mjd_obs=member.mjd_obs,
             header=dict(member.header),
             psf_beta=member.psf_beta,
-            catalogue=self._data.path(member.catalogue_path),
-            own_head=self._data.path(member.header_path),
+            catalogue=found[member.catalogue_path],
+            own_head=found[member.header_path],
             own_zeropoint_mag=member.zeropoint_mag,
             own_zeropoint_sigma_mag=member.quality.get("zeropoint_sigma_mag"),
             limiting_flux_adu=member.limiting_flux_adu,

@@ -11,15 +11,19 @@ from spica_console.commands import (
     dead_letters,
     doctor,
     grade,
+    images,
     lineage,
     migrate,
     night,
+    nodes,
     settings,
     show,
     stack,
     status,
     submit,
     tail,
+    verify,
+    watch,
 )
 
 app = typer.Typer(
@@ -40,10 +44,15 @@ app.command("up", rich_help_panel=_RUN, epilog=exits.EPILOG)(night.up)
 app.command("demo", rich_help_panel=_RUN, epilog=exits.EPILOG)(night.demo)
 app.command("real", rich_help_panel=_RUN, epilog=exits.EPILOG)(night.real)
 app.command("submit", rich_help_panel=_WORK, epilog=exits.EPILOG)(submit.submit)
+app.add_typer(watch.app, name="watch", rich_help_panel=_WORK)
+app.command("verify", rich_help_panel=_WORK, epilog=exits.EPILOG)(verify.verify)
 app.add_typer(stack.app, name="stack", rich_help_panel=_WORK)
 app.command("grade", rich_help_panel=_WORK, epilog=exits.EPILOG)(grade.grade)
+app.command("place", rich_help_panel=_KEEP, epilog=exits.EPILOG)(nodes.place)
+app.command("nodes", rich_help_panel=_LOOK, epilog=exits.EPILOG)(nodes.nodes)
 app.command("tail", rich_help_panel=_LOOK, epilog=exits.EPILOG)(tail.tail)
 app.command("status", rich_help_panel=_LOOK, epilog=exits.EPILOG)(status.status)
+app.command("images", rich_help_panel=_LOOK, epilog=exits.EPILOG)(images.images)
 app.command("show", rich_help_panel=_LOOK, epilog=exits.EPILOG)(show.show)
 app.command("lineage", rich_help_panel=_LOOK, epilog=exits.EPILOG)(lineage.lineage)
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=_KEEP)

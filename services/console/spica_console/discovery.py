@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
-from spica_proto.streams import CONSUMERS, STREAM
+import nats.js.errors
+from spica_proto.streams import CONSUMERS, NODE_STREAM, STREAM
 from spica_runtime.bus import Bus
 
 _PREFIX = "spica-"
@@ -49,20 +51,33 @@ async def services(bus: Bus) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (row["service"], row["instance"] or ""))
 
 
-async def backlog(bus: Bus) -> list[dict[str, Any]]:
-    """Per durable consumer: how many events wait, and how many are being worked on."""
+async def backlog(bus: Bus, *, placed: bool = False) -> list[dict[str, Any]]:
+    """Per service and subject: how many events wait, and how many are being worked on.
+
+    With `placed`, images lie on nodes: what waits to be sorted to them, and in the queues of all of them.
+    """
     infos = {info.name: info for info in await bus.js.consumers_info(STREAM)}
+    queues: list[Any] = []
+    generation = ""
+    if placed:
+        with contextlib.suppress(nats.js.errors.NotFoundError):
+            generation = str(((await bus.js.stream_info(NODE_STREAM)).config.metadata or {})["generation"])
+            queues = await bus.js.consumers_info(NODE_STREAM)
     rows = []
     for consumer in CONSUMERS:
-        info = infos.get(consumer.durable)
+        name = consumer.sorting_durable(generation) if placed and consumer.sorted else consumer.durable
+        prefix = consumer.node_durable("")
+        parts = [infos[name]] if name in infos else []
+        if placed and consumer.sorted:
+            parts += [info for info in queues if info.name.startswith(prefix)]
         rows.append(
             {
-                "consumer": consumer.durable,
+                "consumer": name,
                 "service": consumer.service,
                 "subject": consumer.subject,
-                "waiting": info.num_pending if info else None,
-                "in_work": info.num_ack_pending if info else None,
-                "redelivered": info.num_redelivered if info else None,
+                "waiting": sum(part.num_pending or 0 for part in parts) if parts else None,
+                "in_work": sum(part.num_ack_pending or 0 for part in parts) if parts else None,
+                "redelivered": sum(part.num_redelivered or 0 for part in parts) if parts else None,
             }
         )
     return rows

@@ -126,6 +126,8 @@ class Progress:
 
     def _whose(self, event: Event) -> Tracked | None:
         kind = event.subject.split(".", 1)[0]
+        if event.subject == "placement.wanted" and event.data.get("why") == "arrived":
+            kind = "image"  # it goes on where the image belongs
         if (tracked := self._by_trace.get(event.trace_id)) is not None and tracked.kind == kind:
             return tracked
         data = event.data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ _SHORT_CELL = 18
 GRADE_STYLE = {"A": "bold green", "B": "green", "C": "yellow", "D": "red"}
 STATE_STYLE = {
     "arrived": "cyan",
+    "wanted": "cyan",
     "verified": "cyan",
     "graded": "blue",
     "calibrated": "green",
@@ -107,6 +108,13 @@ def styled_state(state: str) -> str:
 def number(value: Any, digits: int = 2, unit: str = "") -> str:
     """Format a number that may be absent."""
     return "" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def moment(mjd: float | None) -> str:
+    """Date and time (UTC) of a Modified Julian Date that may be absent."""
+    if mjd is None:
+        return ""
+    return f"{datetime(1858, 11, 17) + timedelta(days=mjd):%Y-%m-%d %H:%M:%S}"
 
 
 def reasons_line(reasons: Sequence[Mapping[str, Any]]) -> str:

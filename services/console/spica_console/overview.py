@@ -20,7 +20,10 @@ NEEDED = tuple(dict.fromkeys(consumer.service for consumer in CONSUMERS))
 async def overview(bus: Bus, store: Store, data: DataFolder) -> dict[str, Any]:
     """Ask bus and store at the same time."""
     services, backlog, stream, counts = await asyncio.gather(
-        discovery.services(bus), discovery.backlog(bus), discovery.stream(bus), store.counts()
+        discovery.services(bus),
+        discovery.backlog(bus, placed=await store.placed()),
+        discovery.stream(bus),
+        store.counts(),
     )
     alive = {row["service"] for row in services}
     free = shutil.disk_usage(data.root).free if data.root.is_dir() else 0

@@ -21,11 +21,16 @@ GROUP BY grade ORDER BY grade;
 -- name: stack_counts()
 SELECT state, count(*) AS stacks FROM stacks GROUP BY state;
 
+-- name: placed()$
+-- Whether the host that was heard of last places images on nodes.
+SELECT mode = 'nodes' FROM nodes ORDER BY seen_at DESC LIMIT 1;
+
 -- name: list_images(batch, grade, filter, image_id, max_rows, skip)
 -- Images with the grade, measurement and solution that hold now, newest first.
 SELECT i.image_id, i.name, i.path, i.profile, i.instrument, i.run, i.filter, i.object, i.exposure_time_s,
        i.mjd_obs, i.airmass, i.ra_deg, i.dec_deg, i.wcs, i.n_ccds, i.batch, i.size_bytes, i.sha256,
-       i.created_at, g.grade, g.graded_by, g.reasons, m.metrics, m.preview_path, s.solution_id,
+       i.created_at, i.uri, i.superseded_by, i.canonical_filter, i.seeing_arcsec,
+       g.grade, g.graded_by, g.reasons, m.metrics, m.preview_path, s.solution_id,
        s.zeropoint_mag, s.limiting_mag, s.quality
 FROM images AS i
 LEFT JOIN LATERAL (
@@ -57,11 +62,32 @@ LIMIT 20;
 -- name: image_with_sha256(sha256)^
 SELECT image_id, name FROM images WHERE sha256 = :sha256 ORDER BY created_at DESC LIMIT 1;
 
+-- name: image_with_uri(uri)^
+-- The version that counts.
+SELECT image_id, name FROM images WHERE uri = :uri ORDER BY superseded_by IS NULL DESC, created_at DESC LIMIT 1;
+
 -- name: image_header(image_id)$
 SELECT header FROM images WHERE image_id = :image_id;
 
--- name: image_repairs(image_id)$
-SELECT repairs FROM images WHERE image_id = :image_id;
+-- name: image_loaded(image_id)^
+-- What the headers tell, as rules select on it, and what was repaired.
+SELECT repairs, primary_header, modified_at, announced, mjd_end, sky_absorption_mag, background_adu_per_s, agency_run,
+       queue_run, camera_run, sequence_number, observation_type, principal_investigator, released_at,
+       is_photometric, queue_grade, header_zeropoint_mag, header_zeropoint_sigma_mag,
+       header_zeropoint_nominal_mag, header_airmass_term_mag, header_colour_term, footprint
+FROM images WHERE image_id = :image_id;
+
+-- name: image_versions(image_id)
+-- All contents that its archive file had, the one that counts last.
+SELECT v.image_id, v.modified_at, v.created_at, v.superseded_by
+FROM images AS i JOIN images AS v ON v.uri = i.uri
+WHERE i.image_id = :image_id ORDER BY v.modified_at NULLS FIRST, v.number;
+
+-- name: image_auxiliaries(image_id)
+-- Calibration frames that its header names.
+SELECT a.kind, a.name, a.keyword, a.state, a.uri, a.path, a.sha256, a.size_bytes, a.reasons, a.asked_at, a.tried_at
+FROM image_auxiliaries AS n JOIN auxiliaries AS a USING (kind, name)
+WHERE n.image_id = :image_id ORDER BY a.kind;
 
 -- name: image_ccds(image_id)
 SELECT hdu, name, naxis1, naxis2, footprint FROM ccds WHERE image_id = :image_id ORDER BY hdu;

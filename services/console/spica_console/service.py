@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import structlog
+from spica_imaging.profiles import load_profiles
 from spica_runtime.health import serve_http
 from spica_runtime.service import Platform, Service
 
@@ -24,7 +25,16 @@ def compose(platform: Platform[ConsoleSettings]) -> Service:
     async def serve_pages(stop: asyncio.Event) -> None:
         # On this machine only: then a page that has its own name point here is no way in either.
         names = _LOCAL_NAMES if settings.host in _LOCAL_NAMES else ("*",)
-        site = Site(platform.bus, platform.pool, Store(platform.pool), platform.data, stop, names)
+        site = Site(
+            platform.bus,
+            platform.pool,
+            Store(platform.pool),
+            platform.data,
+            stop,
+            names,
+            files=platform.files,
+            profiles=load_profiles(platform.platform_settings.profiles),
+        )
         async with serve_http(make_app(site), settings.host, settings.port) as url:
             log.info("console ready", url=url)
             await stop.wait()

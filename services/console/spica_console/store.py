@@ -35,6 +35,10 @@ class Store:
         row["stack_states"] = {stack["state"]: stack["stacks"] for stack in stacks}
         return row
 
+    async def placed(self) -> bool:
+        """Whether images lie on nodes, as the services that live say."""
+        return bool(await queries.placed(self._pool))
+
     async def images(
         self,
         *,
@@ -79,11 +83,18 @@ class Store:
         row = await queries.image_with_sha256(self._pool, sha256=sha256)
         return dict(row) if row else None
 
+    async def image_with_uri(self, uri: str) -> Row | None:
+        """Find the image that an archive calls so, as it is now."""
+        row = await queries.image_with_uri(self._pool, uri=uri)
+        return dict(row) if row else None
+
     async def image(self, image_id: str) -> Row:
         """All that is known of an image."""
         row = (await self.images(image_id=image_id))[0]
         row["header"] = await queries.image_header(self._pool, image_id=image_id)
-        row["repairs"] = await queries.image_repairs(self._pool, image_id=image_id)
+        row |= dict(await queries.image_loaded(self._pool, image_id=image_id))
+        row["versions"] = await _rows(queries.image_versions(self._pool, image_id=image_id))
+        row["auxiliaries"] = await _rows(queries.image_auxiliaries(self._pool, image_id=image_id))
         row["ccds"] = await _rows(queries.image_ccds(self._pool, image_id=image_id))
         row["measurements"] = await _rows(queries.measurements_of(self._pool, kind="image", id=image_id))
         row["grades"] = await _rows(queries.grades_of(self._pool, kind="image", id=image_id))

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from spica_proto.envelope import new_traceparent, seal
 from spica_proto.images import ImageArrived
 from spica_runtime.bus import Bus
+from spica_runtime.errors import UsageError
 from spica_runtime.storage import sha256_of
 
 from spica_console import output
@@ -27,6 +29,42 @@ _COMPRESSED = (".fz", ".gz")
 SOURCE = "/spica/console"
 
 _STAGES = ("arrived", "verified", "graded", "calibrated", "rejected", "failed")
+
+
+def archive_schemes() -> tuple[str, ...]:
+    """Schemes of an archive's names for files, as ingest is set to understand them."""
+    from spica_ingest.settings import IngestSettings
+
+    try:
+        return IngestSettings().archive_schemes
+    except ValidationError as error:
+        raise UsageError("bad_settings", f"The settings of ingest do not fit: {error}") from error
+
+
+def sources(given: Iterable[str], schemes: Iterable[str]) -> list[Path | str]:
+    """What is to be submitted: paths of files, and addresses as they were given.
+
+    Args:
+        given: files, folders (for the FITS files in them, by name), addresses.
+        schemes: which ones an archive's names for files have.
+
+    Raises:
+        UsageError: neither a file nor a folder of that name, nor an address.
+
+    """
+    known, found = {"http", "https", *schemes}, list[Path | str]()
+    for text in given:
+        path = Path(text)
+        if path.exists():
+            found += fits_files([path])
+        elif text.partition(":")[0].lower() in known and ":" in text:
+            found.append(text)
+        else:
+            raise UsageError(
+                "no_such_file",
+                f"There is no file {text}, and it is no address ({', '.join(f'{name}:' for name in sorted(known))}).",
+            )
+    return found
 
 
 def fits_files(given: Iterable[Path]) -> list[Path]:
@@ -69,7 +107,13 @@ class Submission:
 
 
 async def announce(
-    bus: Bus, path: Path, *, batch: str | None = None, sha256: str | None = None, source: str = "submit"
+    bus: Bus,
+    path: Path,
+    *,
+    batch: str | None = None,
+    sha256: str | None = None,
+    source: str = "submit",
+    node: str | None = None,
 ) -> Submission:
     """Publish `image.arrived` for a file, in a trace of its own.
 
@@ -79,6 +123,7 @@ async def announce(
         batch: free label that groups files.
         sha256: expected checksum.
         source: who brought it.
+        node: whose disk the file is on, where images are placed on nodes.
 
     """
     # Not resolved: a link's own name is the image's name.
@@ -87,10 +132,21 @@ async def announce(
     size_bytes = (await asyncio.to_thread(path.stat)).st_size
     trace = new_traceparent()
     uri = path.as_uri()
-    message = ImageArrived(uri=uri, source=source, size_bytes=size_bytes, sha256=sha256, batch=batch)
+    message = ImageArrived(
+        uri=uri, source=source, size_bytes=size_bytes, sha256=sha256, batch=batch, node=node
+    )
     envelope = seal(message, source=SOURCE, traceparent=trace)
     sequence = await bus.publish(envelope)
     return Submission(path, uri, sha256, envelope.event_id, trace.split("-")[1], sequence)
+
+
+async def announce_address(bus: Bus, uri: str, *, batch: str | None = None) -> Submission:
+    """Publish `image.arrived` for a file that is in an archive or on a web server, in a trace of its own."""
+    trace = new_traceparent()
+    envelope = seal(ImageArrived(uri=uri, source="submit", batch=batch), source=SOURCE, traceparent=trace)
+    sequence = await bus.publish(envelope)
+    name = Path(uri.partition("?")[0].rsplit("/", 1)[-1] or uri)
+    return Submission(name, uri, None, envelope.event_id, trace.split("-")[1], sequence)
 
 
 async def image_row(tracked: Tracked, store: Store) -> dict[str, Any]:
@@ -109,9 +165,13 @@ async def image_row(tracked: Tracked, store: Store) -> dict[str, Any]:
         "zeropoint_mag": calibrated.get("zeropoint_mag"),
         "reasons": tracked.why,
     }
-    if tracked.settled and tracked.id is None and tracked.sha256:
+    if tracked.settled and tracked.id is None:
         # Ingest had nothing to say: these bytes were taken in before.
-        known = await store.image_with_sha256(tracked.sha256)
+        known = None
+        if tracked.sha256:
+            known = await store.image_with_sha256(tracked.sha256)
+        elif tracked.uri:
+            known = await store.image_with_uri(tracked.uri)
         if known:
             now = (await store.images(image_id=known["image_id"]))[0]
             row |= {
@@ -175,19 +235,9 @@ def file_bar(title: str, total: int) -> Iterator[Bar]:
         yield Bar(lambda: bar.advance(task))
 
 
-@contextmanager
-def stage_line(progress: Progress) -> Iterator[Callable[[], None]]:
-    """Show how many files have reached each stage while they are followed."""
-    console = output.console(stderr=True)
-
-    def text() -> str:
-        counts = progress.counts()
-        ended = sum(tracked.ended for tracked in progress.images)
-        stages = "  ".join(f"{stage} {counts[stage]}" for stage in _STAGES if counts[stage])
-        return f"{ended} of {len(progress.images)} ended   {stages}"
-
-    if not console.is_terminal:
-        yield lambda: None
-        return
-    with console.status(text()) as status:
-        yield lambda: status.update(text())
+def stage_line(progress: Progress) -> str:
+    """How many files have reached each stage, on one line."""
+    counts = progress.counts()
+    ended = sum(tracked.ended for tracked in progress.images)
+    stages = "  ".join(f"{stage} {counts[stage]}" for stage in _STAGES if counts[stage])
+    return f"{ended} of {len(progress.images)} ended   {stages}"

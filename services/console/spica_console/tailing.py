@@ -18,8 +18,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from spica_proto.envelope import header
 from spica_proto.streams import STREAM, STREAM_SUBJECTS
 from spica_runtime.bus import Bus
-from spica_runtime.dispatch import read_delivery
 from spica_runtime.errors import UsageError
+from spica_runtime.receiving import read_delivery
 
 _BATCH = 256
 _POLL_S = 5.0

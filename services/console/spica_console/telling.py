@@ -110,6 +110,21 @@ def _auxiliary_registered(data: Body) -> str:
     return f"{data['name']}  {data['kind']} {data['state']}"
 
 
+def _placement_wanted(data: Body) -> str:
+    return f"{data['name']}  run {data['run']} {data['filter']} ({data['why'].replace('_', ' ')})"
+
+
+def _placement_moved(data: Body) -> str:
+    amount = f"{data['files']} files, {data['size_bytes'] / 1e6:.1f} MB"
+    return f"{data['name']}  {data['from_node']} to {data['to_node']}, {amount}"
+
+
+def _placement_lost(data: Body) -> str:
+    return f"{data['name']}  lost with {data['node']}" + (
+        f", fetched again from {data['uri']}" if data.get("uri") else ""
+    )
+
+
 def _progress(data: Body) -> str:
     total = f" of {data['total']}" if data.get("total") is not None else ""
     return f"{data['name']}  {data['stage']} {data['done']}{total} {data.get('unit', 'byte')}"
@@ -117,6 +132,7 @@ def _progress(data: Body) -> str:
 
 _GISTS: dict[str, Callable[[Body], str]] = {
     "image.arrived": _arrived,
+    "image.wanted": _arrived,
     "image.verified": _verified,
     "image.rejected": _rejected,
     "image.graded": _graded,
@@ -124,6 +140,9 @@ _GISTS: dict[str, Callable[[Body], str]] = {
     "image.failed": _failed,
     "auxiliary.wanted": _auxiliary_wanted,
     "auxiliary.registered": _auxiliary_registered,
+    "placement.wanted": _placement_wanted,
+    "placement.moved": _placement_moved,
+    "placement.lost": _placement_lost,
     "stack.requested": _requested,
     "stack.planned": _planned,
     "stack.calibrated": _jointly_calibrated,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import stat
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from spica_proto.base import Product
 from spica_runtime.errors import NotRetriable, Retriable, Unavailable
 from spica_runtime.storage import DataFolder, fsync_folder, sha256_of
 
+from spica_ingest.hashing import Hashes
 from spica_ingest.locating import shown
 from spica_ingest.science import naming
 
@@ -55,27 +56,27 @@ def staged_copy(source: Path, data: DataFolder) -> Iterator[Staged]:
 
 
 def _copy(source: Path, target: Path) -> Staged:
-    sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
     with _source_errors(source):
         status = source.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait forever
             raise NotRetriable("not_a_file", f"{shown(source)} is not a regular file.")
         reader = source.open("rb")
-    with reader, _disk_errors(target):
+    with reader, Hashes() as hashes, _disk_errors(target):
         with target.open("xb") as writer:
+            hashing: list[Future[None]] = []
             while chunk := _read(reader, source):
-                sha256.update(chunk)
-                md5.update(chunk)
-                size += len(chunk)
+                wait(hashing)  # of the chunk before: no more than two are in memory
+                hashing = hashes.feed(chunk)
                 writer.write(chunk)
             writer.flush()
             os.fsync(writer.fileno())
         after = os.fstat(reader.fileno())
-    if size != after.st_size or after.st_mtime_ns != status.st_mtime_ns:
+        found = hashes.digests()
+    if found.size_bytes != after.st_size or after.st_mtime_ns != status.st_mtime_ns:
         raise Retriable(
             "file_changing", f"{shown(source)} changed while it was read: it is still being written."
         )
-    return Staged(target, size, sha256.hexdigest(), md5.hexdigest())
+    return Staged(target, found.size_bytes, found.sha256, found.md5)
 
 
 def _read(reader: BinaryIO, source: Path) -> bytes:
@@ -110,21 +111,30 @@ def _disk_errors(target: Path) -> Iterator[None]:
         ) from error
 
 
-def file_away(staged: Staged, data: DataFolder, run: str, filter_name: str) -> Product:
+def file_away(staged: Staged, data: DataFolder, run: str, filter_name: str, marked: bool = False) -> Product:
     """Put a verified copy under images/<run>/<filter>/ and describe it.
 
     The same content under the same name is there once, however often it comes. Another content under
     the same name gets a mark in its file name; a file that stands there is never replaced.
     """
     folder = data.root / "images" / naming.safe(run) / naming.safe(filter_name)
-    plain = folder / staged.path.name
+    name = naming.with_mark(staged.path.name, staged.sha256) if marked else staged.path.name
+    return _file(staged, folder / name, data, "image")
+
+
+def file_auxiliary(staged: Staged, data: DataFolder, kind: str, file_name: str) -> Product:
+    """Put a verified calibration frame under auxiliary/<kind>/ in the same way."""
+    return _file(staged, data.root / "auxiliary" / naming.safe(kind) / naming.safe(file_name), data, kind)
+
+
+def _file(staged: Staged, plain: Path, data: DataFolder, kind: str) -> Product:
     for target in (plain, plain.with_name(naming.with_mark(plain.name, staged.sha256))):
         if _put(staged, target):
             return Product(
                 path=target.relative_to(data.root).as_posix(),
                 sha256=staged.sha256,
                 size_bytes=staged.size_bytes,
-                kind="image",
+                kind=kind,
             )
     raise Retriable("file_in_the_way", f"{plain} and its marked name hold other content.")
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from spica_imaging.packed import START_BYTES, packing
 from spica_imaging.profiles import Profile
+from spica_imaging.tiles import NotHandledError, TileError, decode_ccd
 
 _SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]")
 
@@ -156,9 +159,34 @@ def make_ccd(index: int, data: NDArray[Any], header: fits.Header, profile: Profi
 
 
 def iter_ccds(path: Path, profile: Profile) -> Iterator[Ccd]:
-    """Read an exposure CCD by CCD (memory stays at one CCD). Plain, tile-compressed, .gz and .bz2 FITS."""
-    with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
+    """Read an exposure CCD by CCD (memory stays at one CCD). Plain, tile-compressed, .gz, .bz2 and .Z FITS.
+
+    Raises OSError where a tile cannot be decoded.
+    """
+    with path.open("rb") as raw, fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
+        packed = packing(raw.read(START_BYTES)) is not None
         primary = hdus[0].header
         for index, hdu in enumerate(hdus):
-            if is_image(hdu) and is_sky(hdu.header) and hdu.data is not None:
-                yield make_ccd(index, hdu.data, merged_header(primary, hdu.header), profile)
+            if not (is_image(hdu) and is_sky(hdu.header)):
+                continue
+            data = None if packed else _decoded(raw, hdu, path, index)
+            if data is None:
+                data = hdu.data
+            if data is not None:
+                yield make_ccd(index, data, merged_header(primary, hdu.header), profile)
+
+
+def _decoded(raw: BinaryIO, hdu: Any, path: Path, index: int) -> NDArray[np.float32] | None:
+    """Pixels of a tile-compressed image, decoded here; None for what is left to astropy."""
+    if not isinstance(hdu, fits.CompImageHDU):
+        return None
+    place = hdu.fileinfo()
+    start, data_start = int(place["hdrLoc"]), int(place["datLoc"])
+    table = fits.Header.fromstring(os.pread(raw.fileno(), data_start - start, start))
+    data = np.frombuffer(os.pread(raw.fileno(), int(place["datSpan"]), data_start), np.uint8)
+    try:
+        return decode_ccd(table, data, threads=min(4, os.cpu_count() or 1))
+    except NotHandledError:
+        return None
+    except TileError as error:
+        raise OSError(f"{path}, HDU {index}: {error}.") from error

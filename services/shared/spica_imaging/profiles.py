@@ -23,6 +23,12 @@ class Layout(_Section):
 
     ccds: Literal["primary", "extensions", "either"] = "either"
     ccd_counts: tuple[int, ...] = Field((), description="Allowed numbers of CCDs; empty: any.")
+    ccd_sizes: tuple[tuple[int, int], ...] = Field(
+        (), description="Allowed sizes of a CCD, columns and rows (NAXIS1, NAXIS2); empty: any."
+    )
+    identity: tuple[str, ...] = Field(
+        (), description="Keywords that differ from CCD to CCD: two CCDs that agree in one are one CCD twice."
+    )
     section_keyword: str | None = Field(
         None, description="Keyword of the light-sensitive section, e.g. DATASEC."
     )
@@ -37,6 +43,9 @@ class Keywords(_Section):
     exposure_time_s: tuple[str, ...] = ("EXPTIME",)
     mjd_obs: tuple[str, ...] = ("MJD-OBS",)
     date_obs: tuple[str, ...] = ("DATE-OBS",)
+    tai_s: tuple[str, ...] = Field(
+        (), description="Start in seconds of International Atomic Time since MJD 0, where there is no MJD."
+    )
     airmass: tuple[str, ...] = ("AIRMASS",)
     ra: tuple[str, ...] = ("RA_DEG", "RA")
     dec: tuple[str, ...] = ("DEC_DEG", "DEC")
@@ -48,6 +57,39 @@ class Keywords(_Section):
     required: tuple[str, ...] = Field(("EXPTIME",), description="Without these the file is rejected.")
     sentinels: tuple[str, ...] = Field(
         ("-9999", "-9999.9", "-9999.90", "Null", "NONE"), description="Values that mean: not known."
+    )
+
+
+class Columns(_Section):
+    """Which keyword fills which column that rules select on; the first one present counts, none leaves it empty."""
+
+    agency_run: tuple[str, ...] = ()
+    queue_run: tuple[str, ...] = ()
+    camera_run: tuple[str, ...] = ()
+    sequence_number: tuple[str, ...] = ()
+    observation_type: tuple[str, ...] = ("OBSTYPE", "IMAGETYP")
+    principal_investigator: tuple[str, ...] = ()
+    released_at: tuple[str, ...] = ()
+    mjd_end: tuple[str, ...] = ("MJD-END",)
+    seeing_arcsec: tuple[str, ...] = ()
+    sky_absorption_mag: tuple[str, ...] = ()
+    background_adu_per_s: tuple[str, ...] = ()
+    is_photometric: tuple[str, ...] = ()
+    queue_grade: tuple[str, ...] = ()
+    header_zeropoint_mag: tuple[str, ...] = ()
+    header_zeropoint_sigma_mag: tuple[str, ...] = ()
+    header_zeropoint_nominal_mag: tuple[str, ...] = ()
+    header_airmass_term_mag: tuple[str, ...] = ()
+    header_colour_term: tuple[str, ...] = ()
+
+
+class Auxiliary(_Section):
+    """A calibration frame that was used on an exposure, as its header names it."""
+
+    kind: Literal["flat", "mask"]
+    keyword: str
+    uris: tuple[str, ...] = Field(
+        min_length=1, description="Where it may be, in this order; {name} is the keyword's value."
     )
 
 
@@ -68,6 +110,9 @@ class PointingError(_Section):
     rotation_deg: float = Field(0.0, description="Expected position angle of +y, east of north, without WCS.")
     rotation_tolerance_deg: float = Field(5.0, gt=0, description="180: any orientation.")
     scale_tolerance: float = Field(0.2, gt=0, lt=1)
+    field_radius_deg: float | None = Field(
+        None, gt=0, description="No CCD's centre is further from the middle of all; for cameras of several CCDs."
+    )
     flip: Literal["no", "yes", "either"] = Field(
         "no", description="no: east is left when north is up (usual sky parity); yes: mirrored."
     )
@@ -115,6 +160,20 @@ class Profile(_Section):
     pointing: PointingError = PointingError()
     astrometry: Astrometry = Astrometry()
     photometry: Photometry = Photometry()
+    columns: Columns = Columns()
+    auxiliaries: tuple[Auxiliary, ...] = ()
+    canonical_filters: dict[str, str] = Field(
+        default_factory=dict,
+        description="Regular expression -> the one name of a filter that headers write in several ways "
+        r"(\1 is the first group).",
+    )
+
+    def canonical_filter(self, name: str) -> str:
+        """The one name of this filter."""
+        for pattern, canonical in self.canonical_filters.items():
+            if found := re.search(pattern, name):
+                return found.expand(canonical)
+        return name
 
     def value(self, header: Mapping[str, Any], keywords: Sequence[str]) -> Any | None:
         """First of these keywords that is present and not a sentinel; None where there is none."""

@@ -85,6 +85,8 @@ async def bury(
     )
     if delivery.subject.endswith(".failed"):
         return letter_id  # a failure to hear of a failure is not told again: it would never end
+    if not delivery.subject.startswith(("image.", "stack.")):
+        return letter_id  # neither an image nor a stack failed by it: the dead letter says all
     try:
         body = json.loads(raw)
     except ValueError:

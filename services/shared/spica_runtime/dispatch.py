@@ -16,19 +16,15 @@ import contextlib
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import nats.errors
-import nats.js.errors
 import structlog
 from nats.aio.msg import Msg
-from nats.js.client import JetStreamContext
-from pydantic import ValidationError
-from spica_proto.base import Message
-from spica_proto.envelope import child_traceparent, derived_id, header, new_traceparent
-from spica_proto.streams import ACK_WAIT_S, STREAM, Consumer
+from spica_proto.envelope import child_traceparent, derived_id, header
+from spica_proto.streams import STREAM, Consumer
 from spica_proto.subjects import BY_MODEL, BY_NAME
 
 from spica_runtime import provenance
@@ -40,21 +36,24 @@ from spica_runtime.handling import Delivery, Handler, Outcome, Routes, Transacti
 from spica_runtime.metrics import Metrics
 from spica_runtime.outbox import Relay, ensure_stream, publish_in
 from spica_runtime.pg import Pool
+from spica_runtime.receiving import BUS_ERRORS, Puller, acknowledge, heartbeat, read_body, read_delivery
 from spica_runtime.settings import ServiceSettings
+from spica_runtime.sorting import SORTING_AT_A_TIME, Sorter
 from spica_runtime.tasks import end
 
 log = structlog.get_logger(__name__)
 
-_FETCH_TIMEOUT_S = 5.0
 _UNAVAILABLE_DELAY_S = 2.0
 # A message under which workers died this often, without any exception, is taken to be the cause.
 _MAX_DEATHS = 20
 
-BUS_ERRORS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
-
 
 class _AlreadyHandled(Exception):
     pass
+
+
+class _Elsewhere(Exception):
+    """What was worked on is another node's by now."""
 
 
 class Dispatcher:
@@ -70,6 +69,7 @@ class Dispatcher:
         relay: Relay,
         settings: ServiceSettings,
         metrics: Metrics,
+        sorter: Sorter | None = None,
     ) -> None:
         self.service = service
         self._routes = routes
@@ -78,14 +78,12 @@ class Dispatcher:
         self._relay = relay
         self._settings = settings
         self._metrics = metrics
+        self._sorter = sorter
         self._in_flight: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Handle messages until told to stop; then give work in flight its grace, then cancel it."""
-        loops = [
-            asyncio.create_task(self._fetch_loop(subject, handler, stop), name=f"fetch {subject}")
-            for subject, handler in self._routes.items()
-        ]
+        loops = [asyncio.create_task(loop, name=name) for name, loop in self._loops(stop)]
         await stop.wait()
         await end(*loops)
         if self._in_flight:
@@ -93,42 +91,45 @@ class Dispatcher:
             _, late = await asyncio.wait(self._in_flight, timeout=self._settings.shutdown_grace_s)
             await end(*late)
 
-    async def _fetch_loop(self, subject: str, handler: Handler[Any], stop: asyncio.Event) -> None:
-        slots = asyncio.Semaphore(self._settings.concurrency)
-        subscription: JetStreamContext.PullSubscription | None = None
+    def _loops(self, stop: asyncio.Event) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+        """What fetches messages: from the stream; with images on nodes, from this node's queues, too."""
+        sorter = self._sorter
+        for subject, handler in self._routes.items():
+            at = BY_NAME[subject].at
+            for _ in range(self._settings.slots(subject)):
+                if sorter is None or at == "anywhere":
+                    events = self._stream(subject)
+                    yield f"fetch {subject}", self._fetch_loop(subject, handler, events, stop)
+                    continue
+                queue = sorter.queue(subject)
+                yield f"work off {subject}", self._fetch_loop(subject, handler, queue, stop)
+                if at == "reader":
+                    events = sorter.events(subject, self._mend_stream)
+                    yield f"fetch {subject}", self._fetch_loop(subject, handler, events, stop)
+            if sorter is not None and at not in ("anywhere", "reader"):
+                for _ in range(SORTING_AT_A_TIME):
+                    events = sorter.events(subject, self._mend_stream)
+                    yield f"sort {subject}", sorter.sort(subject, events, stop)
+        if sorter is not None:
+            yield "relieve dead nodes", sorter.relieve(stop)
+
+    def _stream(self, subject: str) -> Puller:
+        async def ensure() -> str:
+            await self._bus.ensure_consumers(self.service)
+            return Consumer(self.service, subject).durable
+
+        return Puller(self._bus, STREAM, ensure=ensure, mend=self._mend_stream)
+
+    async def _fetch_loop(
+        self, subject: str, handler: Handler[Any], source: Puller, stop: asyncio.Event
+    ) -> None:
         while not stop.is_set():
-            await slots.acquire()
-            slots.release()
-            free = max(1, slots._value)
-            begun = time.monotonic()
-            try:
-                if subscription is None:
-                    await self._bus.ensure_consumers(self.service)
-                    durable = Consumer(self.service, subject).durable
-                    subscription = await self._bus.js.pull_subscribe_bind(durable, stream=STREAM)
-                messages = await subscription.fetch(free, timeout=_FETCH_TIMEOUT_S)
-            except TimeoutError:
-                if time.monotonic() - begun < _FETCH_TIMEOUT_S / 2:
-                    # Nobody answered: the server is away, or the consumer is gone. Bind again.
-                    await _unbind(subscription)
-                    subscription = None
-                    await asyncio.sleep(0.5)
-                continue
-            except Exception as error:
-                # Also what nats-py should not raise: this loop must live as long as the service.
-                log.warning("bus does not answer", error=str(error) or type(error).__name__)
-                await _unbind(subscription)
-                subscription = None
-                await asyncio.sleep(1.0)
-                if isinstance(error, nats.js.errors.NotFoundError):
-                    await self._mend_stream()
-                continue
-            for message in messages:
-                await slots.acquire()
+            message = await source.fetch()
+            if message is not None:
                 task = asyncio.create_task(self._handle(subject, handler, message))
                 self._in_flight.add(task)
                 task.add_done_callback(self._in_flight.discard)
-                task.add_done_callback(lambda _: slots.release())
+                await asyncio.wait({task})  # which goes on when this loop is told to end
 
     async def _mend_stream(self) -> None:
         """A stream that was lost while services run is made again and filled from the outbox."""
@@ -145,7 +146,7 @@ class Dispatcher:
         self._metrics.begun()
         outcome = "cancelled"
         try:
-            async with _heartbeat(message):
+            async with heartbeat(message):
                 outcome = await self._process(subject, handler, message, delivery)
         except asyncio.CancelledError:
             with contextlib.suppress(*BUS_ERRORS):
@@ -161,15 +162,17 @@ class Dispatcher:
     async def _process(self, subject: str, handler: Handler[Any], message: Msg, delivery: Delivery) -> str:
         only = header(message.headers, ONLY_HEADER)
         if only is not None and only != self.service:
-            await _ack(message)
+            await acknowledge(message)
             return "not_for_us"
         try:
             attempt = await queries.begin_attempt(
                 self._pool, service=self.service, event_id=delivery.event_id
             )
             if attempt is None:
-                await _ack(message)
+                await acknowledge(message)
                 return "repeat"
+            if await self._sent_on(subject, message, delivery):
+                return "sent_on"
             deaths = attempt["begun"] - 1 - attempt["failed"]
             if deaths > _MAX_DEATHS:
                 return await self._bury(
@@ -183,23 +186,26 @@ class Dispatcher:
         except (*CONNECTION_ERRORS, Unavailable) as error:
             code = error.code if isinstance(error, Unavailable) else "store_unreachable"
             log.warning("waits", code=code, error=str(error) or type(error).__name__)
-            await self._give_back(message, delivery, _UNAVAILABLE_DELAY_S)
+            after_s = error.after_s if isinstance(error, Unavailable) else None
+            await self._give_back(message, delivery, after_s or _UNAVAILABLE_DELAY_S)
             return "waits"
 
     async def _attempt(self, subject: str, handler: Handler[Any], message: Msg, delivery: Delivery) -> str:
         started = datetime.now(UTC)
         try:
-            body = _read_body(subject, message)
+            body = read_body(subject, message)
             outcome = await handler(body, delivery)
-            await self._commit(handler, delivery, outcome, started)
+            await self._commit(handler, message, delivery, outcome, started)
         except _AlreadyHandled:
             await queries.end_attempts(self._pool, service=self.service, event_id=delivery.event_id)
-            await _ack(message)
+            await acknowledge(message)
             return "repeat"
+        except _Elsewhere:
+            if not await self._sent_on(subject, message, delivery, began=True):
+                await self._give_back(message, delivery, 0.1)  # it came back meanwhile
+            return "sent_on"
         except (Unavailable, *STORE_AWAY_ERRORS):
             raise
-        except NotRetriable as error:
-            return await self._bury(message, delivery, error)
         except CONNECTION_ERRORS:
             if await self._store_answers():
                 return await self._failed(message, delivery, _as_bug())
@@ -210,12 +216,29 @@ class Dispatcher:
             log.exception("handler failed")
             return await self._failed(message, delivery, _as_bug())
         self._relay.wake()
-        await _ack(message)
+        await acknowledge(message)
         log.info("handled", about=outcome.about, result=outcome.summary)
         return "handled"
 
+    async def _sent_on(self, subject: str, message: Msg, delivery: Delivery, *, began: bool = False) -> bool:
+        """Send on what is another node's; it then holds nothing against the message here."""
+        sorter = self._sorter
+        if sorter is None or (node_id := await sorter.elsewhere(subject, message)) is None:
+            return False
+        if began:
+            await sorter.leave_behind(subject, message)
+        await queries.end_attempts(self._pool, service=self.service, event_id=delivery.event_id)
+        await sorter.send_on(node_id, message, delivery)
+        log.info("sent on", node=node_id)
+        return True
+
     async def _commit(
-        self, handler: Handler[Any], delivery: Delivery, outcome: Outcome, started: datetime
+        self,
+        handler: Handler[Any],
+        message: Msg,
+        delivery: Delivery,
+        outcome: Outcome,
+        started: datetime,
     ) -> None:
         """Results, provenance, outgoing events and the inbox mark: all or nothing."""
         activity = provenance.Activity(
@@ -225,6 +248,7 @@ class Dispatcher:
             started_at=started,
             ended_at=datetime.now(UTC),
             settings=self._settings.model_dump(mode="json"),
+            node_id=self._sorter.node_id if self._sorter else None,
         )
         async with self._pool.acquire() as connection, connection.transaction():
             marked = await queries.mark_handled(
@@ -232,10 +256,13 @@ class Dispatcher:
             )
             if marked == "INSERT 0 0":
                 raise _AlreadyHandled
+            if self._sorter is not None and await self._sorter.hold(connection, delivery.subject, message):
+                raise _Elsewhere
             transaction = Transaction(connection, list(outcome.events))
             if outcome.save is not None:
                 await outcome.save(transaction)
-            await provenance.record(connection, activity, delivery, outcome)
+            noted = replace(outcome, log=(*outcome.log, *transaction.notes))
+            await provenance.record(connection, activity, delivery, noted)
             for index, event in enumerate(transaction.events):
                 name = BY_MODEL[type(event)].name
                 await publish_in(
@@ -248,9 +275,13 @@ class Dispatcher:
             await queries.end_attempts(connection, service=self.service, event_id=delivery.event_id)
 
     async def _failed(self, message: Msg, delivery: Delivery, error: SpicaError) -> str:
+        if await self._sent_on(delivery.subject, message, delivery, began=True):
+            return "sent_on"  # its files went away under the handler's hands, for one
+        if isinstance(error, NotRetriable):
+            return await self._bury(message, delivery, error)
         failures = await queries.count_failure(self._pool, service=self.service, event_id=delivery.event_id)
         if failures is None:
-            await _ack(message)  # another delivery of it was handled meanwhile
+            await acknowledge(message)  # another delivery of it was handled meanwhile
             return "repeat"
         if failures >= self._settings.max_attempts:
             return await self._bury(message, delivery, error)
@@ -282,7 +313,7 @@ class Dispatcher:
                 )
                 await queries.end_attempts(connection, service=self.service, event_id=delivery.event_id)
         self._relay.wake()
-        await _ack(message)
+        await acknowledge(message)
         log.error("dead letter", code=error.code, error=error.message)
         return "dead_letter"
 
@@ -309,76 +340,3 @@ def _as_bug() -> SpicaError:
     text = traceback.format_exc().strip().splitlines()
     where = next((line.strip() for line in reversed(text) if line.lstrip().startswith("File ")), "")
     return SpicaError("internal_error", f"A fault inside Spica: {text[-1]}", {"where": where})
-
-
-def _read_body(subject: str, message: Msg) -> Message:
-    model = BY_NAME[subject].model
-    try:
-        return model.model_validate_json(message.data or b"{}")
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise NotRetriable(
-            "invalid_message",
-            f"The body of {subject} does not fit its schema: {place}: {first['msg']} "
-            f"(found {str(first.get('input'))[:80]!r}; {error.error_count()} fault(s) in all). "
-            f"The schema is proto/schemas/{subject}.v{model.schema_version}.json.",
-            {"faults": error.error_count()},
-        ) from error
-
-
-def read_delivery(subject: str, message: Msg) -> Delivery:
-    """Identity of a message: from its headers, or from its place in the stream where it has none.
-
-    The time of storage is part of it, so that a stream made anew, which counts from one again,
-    does not repeat ids.
-    """
-    headers: Mapping[str, str] = message.headers or {}
-    metadata = message.metadata
-    stored_at = metadata.timestamp.astimezone(UTC)
-    event_id = header(headers, "ce-id") or header(headers, "Nats-Msg-Id")
-    if event_id is None or not event_id.isprintable():
-        event_id = derived_id(STREAM, metadata.sequence.stream, stored_at.isoformat())
-    moment = stored_at
-    if text := header(headers, "ce-time"):
-        with contextlib.suppress(ValueError):
-            moment = datetime.fromisoformat(text)
-    return Delivery(
-        event_id=event_id,
-        subject=subject,
-        time=moment if moment.tzinfo else moment.replace(tzinfo=UTC),
-        source=header(headers, "ce-source") or "anyone",
-        traceparent=header(headers, "traceparent") or new_traceparent(),
-        attempt=int(metadata.num_delivered or 1),
-    )
-
-
-async def _unbind(subscription: JetStreamContext.PullSubscription | None) -> None:
-    if subscription is not None:
-        with contextlib.suppress(*BUS_ERRORS):
-            await subscription.unsubscribe()
-
-
-async def _ack(message: Msg) -> None:
-    # If the bus is away the message comes again, and the inbox knows it.
-    with contextlib.suppress(*BUS_ERRORS):
-        await message.ack()
-
-
-@contextlib.asynccontextmanager
-async def _heartbeat(message: Msg) -> AsyncIterator[None]:
-    """Tell JetStream that work goes on, as long as it does."""
-
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(ACK_WAIT_S / 3)
-            with contextlib.suppress(*BUS_ERRORS):
-                await message.in_progress()
-
-    task = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

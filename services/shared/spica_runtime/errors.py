@@ -36,7 +36,21 @@ class Retriable(SpicaError):
 
 
 class Unavailable(Retriable):
-    """Something Spica stands on is away for now."""
+    """Something Spica stands on is away for now.
+
+    `after_s`: when it makes sense to ask again, in seconds, where that is known.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        numbers: Mapping[str, Number] | None = None,
+        *,
+        after_s: float | None = None,
+    ) -> None:
+        super().__init__(code, message, numbers)
+        self.after_s = after_s
 
 
 class NotRetriable(SpicaError):

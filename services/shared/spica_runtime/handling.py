@@ -37,10 +37,15 @@ class Transaction:
 
     connection: Connection
     events: list[Message] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def emit(self, event: Message) -> None:
         """Publish this event if, and only if, the transaction commits."""
         self.events.append(event)
+
+    def note(self, line: str) -> None:
+        """Add a line to the log of this activity: what only the store could tell."""
+        self.notes.append(line)
 
 
 Save = Callable[[Transaction], Awaitable[None]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -58,8 +58,8 @@ async def serve_http(app: Starlette, host: str, port: int) -> AsyncIterator[str]
         listener.close()
 
 
-def health_app(service: str, pool: Pool, bus: Bus, metrics: Metrics) -> Starlette:
-    """The three endpoints of one service."""
+def health_app(service: str, pool: Pool, bus: Bus, metrics: Metrics, more: Sequence[Route] = ()) -> Starlette:
+    """The three endpoints of one service, and what else it serves."""
 
     async def alive(_request: Request) -> Response:
         return JSONResponse({"service": service, "version": CODE_VERSION, "status": "alive"})
@@ -72,7 +72,9 @@ def health_app(service: str, pool: Pool, bus: Bus, metrics: Metrics) -> Starlett
     async def numbers(_request: Request) -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready), Route("/metrics", numbers)])
+    return Starlette(
+        routes=[Route("/healthz", alive), Route("/readyz", ready), Route("/metrics", numbers), *more]
+    )
 
 
 async def _store_answers(pool: Pool) -> bool:

@@ -31,6 +31,8 @@ class Activity:
     started_at: datetime
     ended_at: datetime
     settings: Mapping[str, Any]
+    node_id: str | None = None
+    """Of the node in whose data folder its products lie, where images are placed on nodes."""
 
 
 async def record(connection: Connection, activity: Activity, delivery: Delivery, outcome: Outcome) -> None:
@@ -51,6 +53,7 @@ async def record(connection: Connection, activity: Activity, delivery: Delivery,
         host=socket.gethostname(),
         outcome=storable(outcome.summary),
         log=storable(outcome.log),
+        node_id=activity.node_id,
     )
     # One order for all writers: two transactions that touch the same products must not wait for each other.
     ids: dict[tuple[str, str], int] = {}

@@ -1,10 +1,10 @@
--- name: insert_activity(activity_id, service, name, version, configuration, event_id, subject, about, started_at, ended_at, host, outcome, log)!
+-- name: insert_activity(activity_id, service, name, version, configuration, event_id, subject, about, started_at, ended_at, host, outcome, log, node_id)!
 INSERT INTO activities
     (activity_id, service, name, version, configuration, event_id, subject, about,
-     started_at, ended_at, host, outcome, log)
+     started_at, ended_at, host, outcome, log, node_id)
 VALUES
     (:activity_id, :service, :name, :version, :configuration, :event_id, :subject, :about,
-     :started_at, :ended_at, :host, :outcome, :log);
+     :started_at, :ended_at, :host, :outcome, :log, :node_id);
 
 -- name: upsert_product(path, sha256, size_bytes, kind)$
 -- The no-op update makes RETURNING answer for products that are known already.

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -16,22 +16,28 @@ from typing import Any, Generic, TypeVar
 import nats.micro
 import structlog
 from pydantic import ValidationError
+from starlette.routing import Route
 
 from spica_runtime.bus import Bus, connect_bus
 from spica_runtime.compute import Compute
 from spica_runtime.database import CONNECTION_ERRORS, connect_pool, current_migration, newest_migration
-from spica_runtime.dispatch import BUS_ERRORS, Dispatcher
+from spica_runtime.dispatch import Dispatcher
 from spica_runtime.errors import SpicaError, Unavailable
 from spica_runtime.handling import Routes
 from spica_runtime.health import health_app, serve_http
+from spica_runtime.locating import Files
 from spica_runtime.logs import configure_logs
 from spica_runtime.metrics import Metrics
+from spica_runtime.nodes import Node, Registration, open_node
 from spica_runtime.outbox import Relay, ensure_stream
 from spica_runtime.pg import Pool
 from spica_runtime.provenance import CODE_VERSION
+from spica_runtime.receiving import BUS_ERRORS
 from spica_runtime.settings import PlatformSettings, ServiceSettings
+from spica_runtime.sorting import Sorter
 from spica_runtime.storage import DataFolder
 from spica_runtime.tasks import end
+from spica_runtime.transfer import data_route
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +58,9 @@ class Platform(Generic[S]):
     data: DataFolder
     compute: Compute
     bus: Bus
+    node: Node
+    files: Files
+    """Where the files named in the store are, on whichever node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,8 @@ class Service:
 
     routes: Routes
     background: tuple[Background, ...] = ()
+    close: tuple[Callable[[], Awaitable[None]], ...] = ()
+    """Called at the end, after all work."""
 
 
 Compose = Callable[[Platform[S]], Service]
@@ -90,11 +101,30 @@ async def serve(
         data.root.mkdir(parents=True, exist_ok=True)
         await _ensure_stream(bus, pool, stop)
         relay = Relay(pool, bus)
-        service = compose(Platform(name, platform_settings, settings, pool, data, compute, bus))
-        app = health_app(name, pool, bus, metrics)
-        url = await stack.enter_async_context(serve_http(app, settings.health_host, settings.health_port))
+        node = await open_node(platform_settings, data.root)
+        files = Files(data, pool, node, platform_settings)
+        service = compose(Platform(name, platform_settings, settings, pool, data, compute, bus, node, files))
+        for close in service.close:
+            stack.push_async_callback(close)
+        app = health_app(name, pool, bus, metrics, _for_nodes(node, data, platform_settings))
+        url = await stack.enter_async_context(
+            serve_http(app, _host(settings, platform_settings), settings.health_port)
+        )
+        registration = Registration(
+            pool, node, name, _seen_from_nodes(url, platform_settings), platform_settings.node_heartbeat_s
+        )
+        await registration.enter(stop)
+        stack.push_async_callback(registration.leave)
+        sorter = Sorter(name, node.node_id, pool, bus, platform_settings) if node.placed else None
         dispatcher = Dispatcher(
-            name, service.routes, pool=pool, bus=bus, relay=relay, settings=settings, metrics=metrics
+            name,
+            service.routes,
+            pool=pool,
+            bus=bus,
+            relay=relay,
+            settings=settings,
+            metrics=metrics,
+            sorter=sorter,
         )
         with contextlib.suppress(*BUS_ERRORS):
             await _introduce(bus, name, url)
@@ -105,6 +135,7 @@ async def serve(
         relaying = asyncio.create_task(relay.run(relay_stop), name="relay")
         working = [
             asyncio.create_task(dispatcher.run(stop), name="dispatch"),
+            asyncio.create_task(registration.run(stop), name="heartbeat"),
             *(asyncio.create_task(task(stop), name="background") for task in service.background),
         ]
         try:
@@ -114,6 +145,29 @@ async def serve(
             relay_stop.set()
             await relaying
     log.info("service stopped")
+
+
+def _for_nodes(node: Node, data: DataFolder, settings: PlatformSettings) -> tuple[Route, ...]:
+    """Where images are placed on nodes and these share a secret: this node's files."""
+    if not node.placed or settings.node_token is None:
+        return ()
+    return (data_route(data, settings.node_token.get_secret_value()),)
+
+
+def _host(settings: ServiceSettings, platform_settings: PlatformSettings) -> str:
+    """Where to answer: as this service's settings say, else where other nodes look for this one."""
+    address = platform_settings.node_address
+    if address is None or "health_host" in settings.model_fields_set:
+        return settings.health_host
+    return address
+
+
+def _seen_from_nodes(url: str, settings: PlatformSettings) -> str:
+    """The address of a service for other nodes: it may well answer on 0.0.0.0."""
+    if settings.node_address is None:
+        return url
+    address = settings.node_address
+    return f"http://{f'[{address}]' if ':' in address else address}:{url.rsplit(':', 1)[1]}"
 
 
 async def _until_stopped(

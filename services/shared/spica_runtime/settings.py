@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from spica_runtime.errors import UsageError
@@ -66,6 +68,43 @@ class PlatformSettings(SettingsBase):
         "auto", description="auto: console on a terminal, JSON lines otherwise."
     )
     profiles: Path | None = Field(None, description="Folder with instrument profiles of your own.")
+    placement: Literal["shared", "nodes"] = Field(
+        "shared",
+        description="shared: every host sees the same data folder. nodes: each host has its own; images of one run and "
+        "filter lie together on one of them, and its workers take them.",
+    )
+    node: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_-]{0,63}$",
+        description="Name of this host among the nodes; empty: the host's own name, dots as hyphens.",
+    )
+    node_address: str | None = Field(
+        None,
+        description="Name or address by which other nodes reach this one; its services then answer there. "
+        "Without it they answer where health_host says.",
+    )
+    node_token: SecretStr | None = Field(
+        None,
+        description="Secret that all nodes share: with it they give each other their files over HTTP. Without it, a node "
+        "takes files only from data folders that it can reach by their path.",
+    )
+    node_heartbeat_s: float = Field(5.0, gt=0, description="How often a node says that it lives.")
+    node_dead_after_s: float = Field(
+        300.0, gt=0, description="A node that was silent for so long is dead: its images are placed anew."
+    )
+    node_keep_s: float = Field(
+        600.0,
+        ge=0,
+        description="How long copies that were moved to another node stay where they were, for work that still reads them.",
+    )
+    node_cache_mb: int = Field(
+        20_000, ge=0, description="Most that copies of other nodes' files take up in the data folder's cache."
+    )
+
+    @property
+    def node_id(self) -> str:
+        """Name of this node."""
+        return self.node or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:63] or "node"
 
 
 class ServiceSettings(SettingsBase):
@@ -84,3 +123,7 @@ class ServiceSettings(SettingsBase):
     health_port: int = Field(
         0, ge=0, le=65535, description="Its port; 0 picks a free one (see `spica status`)."
     )
+
+    def slots(self, subject: str) -> int:
+        """Messages of this subject handled at the same time: each subject has a queue of its own."""
+        return self.concurrency

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC
+from pathlib import Path
 from typing import cast
 
 from spica_proto.stacks import StackCalibrated, StackCoadded, StackFailed, StackPlanned, StackRequested
 from spica_runtime.handling import Delivery, Outcome, Transaction
+from spica_runtime.nodes import assign_stack
 from spica_runtime.service import Platform
 
 from spica_stack import jobs
@@ -42,6 +44,12 @@ class Handlers:
         async def save(transaction: Transaction) -> None:
             if await insert_stack(transaction.connection, planned, message, delivery.time):
                 await insert_members(transaction.connection, planned.stack_id, choice.verdicts)
+                await assign_stack(
+                    transaction.connection,
+                    self._platform.node,
+                    self._platform.platform_settings,
+                    planned.stack_id,
+                )
                 transaction.emit(planned)
 
         used = await self._store.products_at([heads[image_id] or "" for image_id in planned.image_ids])
@@ -56,10 +64,10 @@ class Handlers:
     async def _footprints(self, choice: Choice, heads: dict[str, str | None]) -> list[jobs.Footprint]:
         ids = [member.image_id for member in choice.members]
         sizes = await self._store.ccds_of(ids)
-        data = self._platform.data
+        paths = {image_id: heads[image_id] or "" for image_id in ids}
+        found = await self._platform.files.locate(list(paths.values()))
         return await self._platform.compute.run(
-            jobs.footprints,
-            [(image_id, data.path(heads[image_id] or ""), sizes[image_id]) for image_id in ids],
+            jobs.footprints, [(image_id, found[paths[image_id]], sizes[image_id]) for image_id in ids]
         )
 
     # ---- stack.calibrated ----
@@ -70,7 +78,8 @@ class Handlers:
         if stack is None:
             raise unknown_stack(message.stack_id)
         members = await self._store.members(message.stack_id)
-        order = self._order(stack, members, message)
+        found = await self._platform.files.locate([path for row in members for path in _paths_of(row)])
+        order = self._order(stack, members, message, found)
         result = await self._platform.compute.run(jobs.coadd_stack, order)
         coadded = StackCoadded(
             stack_id=stack.stack_id,
@@ -113,8 +122,14 @@ class Handlers:
 
         return Outcome(save=save, about=stack_id, summary=f"failed in {message.stage}: {message.code}")
 
-    def _order(self, stack: Stack, members: Sequence[MemberRow], message: StackCalibrated) -> jobs.CoaddOrder:
-        usable = tuple(files for row in members if (files := self._files(row)) is not None)
+    def _order(
+        self,
+        stack: Stack,
+        members: Sequence[MemberRow],
+        message: StackCalibrated,
+        found: Mapping[str, Path],
+    ) -> jobs.CoaddOrder:
+        usable = tuple(files for row in members if (files := _files(row, found)) is not None)
         if not usable:
             raise no_joint_solution({row.image_id for row in members} or {"none"}, len(members))
         grid, settings = science_grid(stack.grid), self._settings
@@ -142,23 +157,31 @@ class Handlers:
             psf_weight_power=settings.psf_weight_power,
         )
 
-    def _files(self, row: MemberRow) -> jobs.MemberFiles | None:
-        """Where a member's files are; None where it has no joint solution or no weight map."""
-        if row.header_path is None or row.weight_path is None:
-            return None
-        data = self._platform.data
-        return jobs.MemberFiles(
-            image_id=row.image_id,
-            image=data.path(row.image.path),
-            profile=row.profile,
-            weight=data.path(row.weight_path),
-            head=data.path(row.header_path),
-            flux_scale=row.flux_scale,
-            exposure_time_s=row.exposure_time_s,
-            mjd_obs=row.mjd_obs,
-            fwhm_arcsec=row.fwhm_arcsec,
-            ellipticity=row.ellipticity,
-        )
+
+def _paths_of(row: MemberRow) -> tuple[str, ...]:
+    """Files of a member, in the data folder of whichever node holds it; none where one is missing."""
+    if row.header_path is None or row.weight_path is None:
+        return ()
+    return row.image.path, row.weight_path, row.header_path
+
+
+def _files(row: MemberRow, found: Mapping[str, Path]) -> jobs.MemberFiles | None:
+    """Where a member's files are; None where it has no joint solution or no weight map."""
+    if not (paths := _paths_of(row)):
+        return None
+    image, weight, head = (found[path] for path in paths)
+    return jobs.MemberFiles(
+        image_id=row.image_id,
+        image=image,
+        profile=row.profile,
+        weight=weight,
+        head=head,
+        flux_scale=row.flux_scale,
+        exposure_time_s=row.exposure_time_s,
+        mjd_obs=row.mjd_obs,
+        fwhm_arcsec=row.fwhm_arcsec,
+        ellipticity=row.ellipticity,
+    )
 
 
 def _label(

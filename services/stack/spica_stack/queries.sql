@@ -4,14 +4,14 @@ SELECT stack_id, name, state FROM stacks WHERE request_id = :request_id;
 
 -- name: candidates(batch, run, object, instrument, images)
 -- Images that the identity rules leave, with what is known of each: its latest measurement, its grade
--- (a person's counts over a policy's, then the latest), its latest solution of its own, and a later
--- delivery of the same exposure.
+-- (a person's counts over a policy's, then the latest), its latest solution of its own, the version of its archive
+-- file that counts instead of it, and a later delivery of the same exposure.
 SELECT i.image_id, i.name, i.profile, i.instrument, i.run, i.filter, i.object, i.batch, i.exposure_time_s,
        i.mjd_obs, i.airmass, i.ra_deg, i.dec_deg,
        g.grade, g.graded_by,
        (m.metrics ->> 'fwhm_arcsec')::double precision AS fwhm_arcsec,
        (m.metrics ->> 'ellipticity')::double precision AS ellipticity,
-       s.solution_id, s.header_path, newer.image_id AS newer_id
+       s.solution_id, s.header_path, i.superseded_by, newer.image_id AS newer_id
 FROM images i
 LEFT JOIN LATERAL (
     SELECT metrics FROM measurements
@@ -31,7 +31,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT n.image_id FROM images n
     WHERE n.name = i.name AND n.instrument = i.instrument
-      AND n.mjd_obs IS NOT DISTINCT FROM i.mjd_obs AND n.created_at > i.created_at
+      AND n.mjd_obs IS NOT DISTINCT FROM i.mjd_obs AND n.created_at > i.created_at AND n.superseded_by IS NULL
     ORDER BY n.created_at DESC, n.image_id LIMIT 1
 ) newer ON true
 WHERE (:batch::text IS NULL OR i.batch = :batch)

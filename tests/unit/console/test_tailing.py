@@ -77,7 +77,7 @@ def test_an_event_is_read_from_its_headers() -> None:
 
 
 def test_an_event_without_headers_has_the_id_that_services_give_it() -> None:
-    from spica_runtime.dispatch import read_delivery
+    from spica_runtime.receiving import read_delivery
 
     bare = message(b'{"uri": "/a.fits"}', None)
     event = read_event(bare)
@@ -99,4 +99,4 @@ def test_broken_headers_do_not_matter() -> None:
 
 
 def test_tailing_asks_for_what_the_stream_keeps() -> None:
-    assert tailing.STREAM_SUBJECTS == ("image.>", "auxiliary.>", "stack.>")
+    assert tailing.STREAM_SUBJECTS == ("image.>", "auxiliary.>", "placement.>", "stack.>")

@@ -56,7 +56,7 @@ def frame(
     for number in range(ccds):
         header = _header({"EXTNAME": f"ccd{number:02d}", **(WCS if wcs is None else wcs)})
         hdu = fits.CompImageHDU if compressed else fits.ImageHDU
-        hdus.append(hdu(pixels, header=header))
+        hdus.append(hdu(np.roll(pixels, number, axis=1), header=header))  # no two CCDs hold the same pixels
     plain = io.BytesIO()
     hdus.writeto(plain, checksum=checksum)
     return plain.getvalue()

@@ -16,6 +16,7 @@ def slow_sum(content: bytes) -> int:
     return total
 
 
+add_to_sum(0, bytes(8))  # compiles, once: no test is to be slow for it
 words = st.binary(max_size=400).map(lambda content: content[: len(content) // 4 * 4])
 
 
@@ -34,3 +35,11 @@ def test_content_and_its_complement_agree_and_no_others(content: bytes) -> None:
     total = add_to_sum(0, content)
     assert agrees(add_to_sum(total, struct.pack(">I", ALL_ONES - total)))
     assert not agrees(add_to_sum(total, struct.pack(">I", (ALL_ONES - total) ^ 4)))
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_a_block_may_begin_amid_a_word(first: bytes, second: bytes) -> None:
+    whole = first + second
+    total = add_to_sum(add_to_sum(0, first), second, len(first))
+    padded = whole + bytes(-len(whole) % 4)
+    assert total % ALL_ONES == slow_sum(padded) % ALL_ONES

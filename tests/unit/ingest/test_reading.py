@@ -61,7 +61,8 @@ def test_the_file_name_does_not_matter(tmp_path: Path) -> None:
 def test_a_truncated_file_is_found_wherever_it_was_cut(tmp_path: Path, content: bytes, share: float) -> None:
     facts = read(tmp_path, content[: int(len(content.rstrip(b"\0")) * share)])
     assert set(codes(facts)) & {"truncated", "header_without_end"}
-    assert all(hdu.pixels is None for hdu in facts.hdus)
+    if "truncated" in codes(facts):
+        assert facts.hdus[-1].pixels is None
 
 
 def test_a_missing_padding_does_no_harm(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_a_changed_byte_in_a_tile_never_reaches_the_decoder(tmp_path: Path) -> N
     changed[-2500] ^= 0xFF
     facts = read(tmp_path, bytes(changed))
     assert codes(facts) == ["datasum_mismatch"]
-    assert all(hdu.pixels is None for hdu in facts.hdus)
+    assert [hdu.pixels is None for hdu in facts.hdus] == [True, False, True]
 
 
 def test_tiles_that_cannot_be_decoded_are_found_without_any_sum(tmp_path: Path) -> None:
@@ -110,7 +111,8 @@ def test_tiles_that_cannot_be_decoded_are_found_without_any_sum(tmp_path: Path) 
         (b"", "empty_file"),
         (b"<!DOCTYPE html><html>404 not found</html>" * 100, "not_fits"),
         (b"SIMPLE  =", "header_without_end"),
-        (b"\x1f\x9d\x90" + bytes(100), "unsupported_compression"),
+        (b"\x1f\x9d\x90" + bytes(100), "not_fits"),
+        (b"\x1f\x9d\x98" + bytes(100), "damaged_compression"),
         (lzma.compress(PLAIN), "unsupported_compression"),
         (HEADER + HEADER, "header_without_end"),
         (PLAIN.replace(b"BITPIX  =                    8", b"BITPIX  =                    7"), "bad_structure"),

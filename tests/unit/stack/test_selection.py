@@ -49,6 +49,8 @@ GOOD = Candidate(
         ("instrument", {"instrument": "OmegaCam"}, {}),
         ("filter", {"filter": "r.MP9602"}, {}),
         ("near", {"near": (215.5, 52.5, 0.5)}, {}),
+        ("superseded", {}, {"superseded_by": "744331p.ffffffffffff"}),
+        ("superseded", {"images": (GOOD.image_id,)}, {"superseded_by": "744331p.ffffffffffff"}),
         ("newest", {}, {"newer_id": "744331p.ffffffffffff"}),
         ("exposure_time_min_s", {"exposure_time_min_s": 500.1}, {}),
         ("airmass_max", {"airmass_max": 1.19}, {}),

@@ -23,7 +23,7 @@ def show(
 
 
 async def _show(name: str, as_json: bool) -> None:
-    from spica_console import output, store
+    from spica_console import nodes, output, store
     from spica_console.connecting import reach_store
 
     async with reach_store() as (pool, _):
@@ -32,6 +32,7 @@ async def _show(name: str, as_json: bool) -> None:
         facts: Any
         if image_id := await known.image_id(name):
             kind, facts = "image", await known.image(image_id)
+            facts["node"] = await nodes.whereabouts(pool, image_id)
         elif stack_id := await known.stack_id(name):
             kind, facts = "stack", await known.stack(stack_id)
         elif rejections := await known.rejections_of(name):
@@ -55,9 +56,12 @@ def _image(image: dict[str, Any]) -> None:
         f"  {image['n_ccds']} CCD(s), WCS: {image['wcs']}"
     )
     console.print(f"  RA {image['ra_deg']:.5f}°  Dec {image['dec_deg']:+.5f}°  batch {image['batch'] or '–'}")
-    console.print(f"  {image['path']}  {image['size_bytes']:,} bytes")
+    console.print(f"  {image['path']}  {image['size_bytes']:,} bytes{_node(image.get('node'))}")
+    _loaded(image)
+    _versions(image)
     for repair in image["repairs"]:
         console.print(f"  [yellow]repaired[/] {output.reasons_line([repair])}")
+    _auxiliaries(image["auxiliaries"])
     _measurements(image["measurements"])
     _grades(image["grades"])
     if image["solutions"]:
@@ -95,6 +99,106 @@ def _image(image: dict[str, Any]) -> None:
             )
         )
     _failures(image["failures"])
+
+
+_LOADED = (
+    (("began", "mjd_obs"), ("ended", "mjd_end"), ("public", "released_at")),
+    (
+        ("programme", "agency_run"),
+        ("queue run", "queue_run"),
+        ("camera run", "camera_run"),
+        ("PI", "principal_investigator"),
+        ("number", "sequence_number"),
+        ("type", "observation_type"),
+    ),
+    (
+        ("seeing", "seeing_arcsec", "″"),
+        ("absorption", "sky_absorption_mag", " mag"),
+        ("background", "background_adu_per_s", " adu/s"),
+        ("photometric", "is_photometric"),
+        ("queue grade", "queue_grade"),
+    ),
+    (
+        ("zero point", "header_zeropoint_mag", " mag"),
+        ("±", "header_zeropoint_sigma_mag", " mag"),
+        ("nominal", "header_zeropoint_nominal_mag", " mag"),
+        ("airmass term", "header_airmass_term_mag", " mag"),
+        ("colour term", "header_colour_term"),
+    ),
+)
+
+
+def _loaded(image: dict[str, Any]) -> None:
+    """What the header tells besides, a line for each kind; what is not known is left out."""
+    from spica_console import output
+
+    for line in _LOADED:
+        parts = []
+        for label, column, *unit in line:
+            value = image[column]
+            if value is None:
+                continue
+            if column.startswith("mjd"):
+                value = output.moment(value)
+            elif column == "released_at":
+                value = f"{value:%Y-%m-%d}"
+            elif isinstance(value, bool):
+                value = "yes" if value else "no"
+            parts.append(
+                f"{label} {value:g}{''.join(unit)}" if isinstance(value, float) else f"{label} {value}"
+            )
+        if parts:
+            output.console().print(f"  {'  '.join(parts)}", markup=False)
+
+
+def _versions(image: dict[str, Any]) -> None:
+    from spica_console import output
+
+    console = output.console()
+    if image["uri"]:
+        changed = (
+            f", as changed there {image['modified_at']:%Y-%m-%d %H:%M:%S}" if image["modified_at"] else ""
+        )
+        console.print(f"  {image['uri']}{changed}", markup=False)
+    if image["superseded_by"]:
+        never = "" if image["announced"] else "; it came after that version and was not processed"
+        console.print(f"  [yellow]superseded[/] by {image['superseded_by']}{never}")
+    for version in image["versions"]:
+        if version["superseded_by"] == image["image_id"]:
+            console.print(f"  supersedes {version['image_id']}")
+
+
+def _auxiliaries(rows: list[dict[str, Any]]) -> None:
+    from spica_console import output
+
+    if rows:
+        output.console().print(
+            output.table(
+                "Calibration frames that it names",
+                ("kind", "name", "state", "where"),
+                (
+                    (
+                        row["kind"],
+                        row["name"],
+                        {"here": "[green]here[/]", "wanted": "[cyan]wanted[/]"}.get(
+                            row["state"], f"[yellow]{row['state']}[/]"
+                        ),
+                        row["path"] or output.reasons_line(row["reasons"]) or "nobody asked for it",
+                    )
+                    for row in rows
+                ),
+            )
+        )
+
+
+def _node(node: dict[str, Any] | None) -> str:
+    """On which node it is, where images lie on nodes."""
+    if node is None:
+        return ""
+    if node["lost_since"]:
+        return f"  [red]lost with node {node['node_id']} since {node['lost_since']:%Y-%m-%d %H:%M}[/]"
+    going = f", on its way to {node['placed_on']}" if node["placed_on"] not in (None, node["node_id"]) else ""
+    return f"  on node {node['node_id']}{going}"
 
 
 def _solution(row: dict[str, Any]) -> tuple[Any, ...]:

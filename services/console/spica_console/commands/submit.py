@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +12,11 @@ from spica_console.output import JsonOption
 
 def submit(
     files: Annotated[
-        list[Path], typer.Argument(help="FITS files; a folder stands for the FITS files in it.", exists=True)
+        list[str],
+        typer.Argument(
+            help="FITS files; a folder stands for the FITS files in it. Or addresses that ingest fetches from: an "
+            "archive's names, such as cadc:CFHT/2376828p.fits.fz, and http(s):// of allowed hosts."
+        ),
     ],
     batch: Annotated[str | None, typer.Option(help="Label that groups files, such as a night.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until each is calibrated or rejected.")] = False,
@@ -30,29 +33,36 @@ def submit(
 
 
 async def _submit(
-    given: list[Path], batch: str | None, wait: bool, timeout_s: float, as_json: bool
+    given: list[str], batch: str | None, wait: bool, timeout_s: float, as_json: bool
 ) -> list[dict[str, Any]]:
+    from pathlib import Path
+
     from spica_runtime.errors import UsageError
 
-    from spica_console import output, submitting
+    from spica_console import output, submitting, transfers
     from spica_console.connecting import reach
     from spica_console.following import Progress, follow
     from spica_console.store import Store
     from spica_console.tailing import last_sequence
 
-    files = submitting.fits_files(given)
+    files = submitting.sources(given, submitting.archive_schemes())
     if not files:
         raise UsageError("no_files", "No FITS file there (*.fits, *.fits.fz, *.fits.gz, *.fit, *.fts).")
     progress = Progress()
     async with reach() as spica:
         start = await last_sequence(spica.bus) + 1
+        node = spica.settings.node_id if spica.settings.placement == "nodes" else None
         with submitting.file_bar("Submitting", len(files)) as bar:
             for file in files:
-                submission = await submitting.announce(spica.bus, file, batch=batch)
+                submission = await (
+                    submitting.announce(spica.bus, file, batch=batch, node=node)
+                    if isinstance(file, Path)
+                    else submitting.announce_address(spica.bus, file, batch=batch)
+                )
                 submission.track(progress)
                 bar.advance()
         if wait:
-            with submitting.stage_line(progress) as refresh:
+            async with transfers.shown(spica.bus, lambda: submitting.stage_line(progress)) as refresh:
                 await follow(
                     spica.bus,
                     Store(spica.pool),

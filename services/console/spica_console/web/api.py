@@ -22,6 +22,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from spica_console.output import as_json
 from spica_console.overview import overview
+from spica_console.searching import search, search_from
 from spica_console.stacking import faults
 from spica_console.submitting import SOURCE
 from spica_console.web.app import site_of
@@ -57,6 +58,15 @@ async def list_images(request: Request) -> Response:
         offset=_whole(request, "offset", 0),
     )
     return Json(rows)
+
+
+async def search_images(request: Request) -> Response:
+    """GET /api/search?near&radius&box&polygon&since&until&filter&run&…: images by place, time and rules."""
+    options = request.query_params
+    if repeated := [name for name in options if len(options.getlist(name)) > 1]:
+        raise UsageError("bad_search", f"{repeated[0]} is there more than once.")
+    site = site_of(request)
+    return Json(await search(site.pool, search_from(options), site.profiles))
 
 
 async def show_image(request: Request) -> Response:
@@ -117,6 +127,9 @@ async def product(request: Request) -> Response:
     except (SpicaError, ValueError) as error:
         raise HTTPException(404, "There is no such product.") from error
     hidden = any(part.startswith(".") for part in relative.split("/"))
+    files = site_of(request).files
+    if files is not None and not hidden and not path.is_file():
+        path = (await files.locate([relative]))[relative]  # on another node, it may be
     if hidden or not path.is_file():
         raise HTTPException(404, "There is no such product.")
     return FileResponse(path)

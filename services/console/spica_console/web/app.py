@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from spica_imaging.profiles import Profile
 from spica_runtime.bus import Bus
+from spica_runtime.locating import Files
 from spica_runtime.pg import Pool
 from spica_runtime.storage import DataFolder
 from starlette.applications import Starlette
@@ -34,6 +37,10 @@ class Site:
     """Set when the service stops: live streams end by it."""
     names: tuple[str, ...] = ("*",)
     """Names under which browsers may ask for it."""
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    """Instruments, for the names of their filters."""
+    files: Files | None = None
+    """Finds what lies on other nodes; None: the data folder has everything."""
 
 
 def make_app(site: Site) -> Starlette:
@@ -48,6 +55,7 @@ def make_app(site: Site) -> Starlette:
             Route("/api/images", api.list_images, methods=["GET"]),
             Route("/api/images", api.add_image, methods=["POST"]),
             Route("/api/images/{image_id}", api.show_image),
+            Route("/api/search", api.search_images),
             Route("/api/stacks", api.list_stacks, methods=["GET"]),
             Route("/api/stacks", api.request_stack, methods=["POST"]),
             Route("/api/stacks/{stack_id}", api.show_stack),

@@ -48,6 +48,8 @@ class HduFacts:
     """As numpy has it: (ny, nx) for an image."""
     pixels: PixelFacts | None = None
     """None where pixels were not decoded."""
+    fingerprint: tuple[int, int] | None = None
+    """Size and sum of the data unit: two HDUs that share it hold the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)

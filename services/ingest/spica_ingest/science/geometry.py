@@ -18,6 +18,11 @@ SCALE_RANGE_ARCSEC = RANGES["pixel_scale_arcsec"]
 MAX_SKEW_DEG = 5.0
 MAX_AXIS_RATIO = 1.1
 MAX_TO_TANGENT_POINT_DEG = 15.0
+MAX_BACK_OFF_PX = 1.0
+ROTATION_SLACK_DEG = 10.0
+"""Beyond what the profile allows for matching: a WCS outside of it is not merely imprecise."""
+MIN_APART = 0.5
+"""Of a CCD's shorter side: closer to each other, two CCDs of a mosaic claim the same sky."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +48,24 @@ def footprint(
             str(error),
             hdu=hdu,
             keyword="CTYPE1",
-            found=str(header.get("CTYPE1")),
+            found=str(header.get("CTYPE1", "nothing")),
             expected="RA---TAN, RA---TPV or RA---TAN-SIP",
         )
     ny, nx = shape
+    x, y = [0.5, nx + 0.5, nx + 0.5, 0.5], [0.5, 0.5, ny + 0.5, ny + 0.5]
     with np.errstate(all="ignore"):
         matrix = wcs.local_matrix((nx + 1) / 2, (ny + 1) / 2) * 3600.0
-        ra, dec = wcs.pixel_to_sky(
-            [0.5, nx + 0.5, nx + 0.5, 0.5, (nx + 1) / 2], [0.5, 0.5, ny + 0.5, ny + 0.5, (ny + 1) / 2]
-        )
+        ra, dec = wcs.pixel_to_sky([*x, (nx + 1) / 2], [*y, (ny + 1) / 2])
     if not (np.isfinite(ra).all() and np.isfinite(dec).all() and np.isfinite(matrix).all()):
         return _implausible(
             hdu, "gives no position for some pixels", "not a number", "a position for every pixel"
+        )
+    with np.errstate(all="ignore"):
+        back = np.subtract(wcs.sky_to_pixel(ra[:4], dec[:4]), (x, y))
+    off = float(abs(back).max())
+    if not off <= MAX_BACK_OFF_PX:
+        return _implausible(
+            hdu, "cannot be inverted", f"{off:.3g} px off at a corner", "the pixel one began with"
         )
     away = _separation_deg((ra[4], dec[4]), wcs.crval)
     if away > MAX_TO_TANGENT_POINT_DEG:
@@ -98,6 +109,15 @@ def _judge_matrix(
             f"axis ratio {ratio:.3f}, skew {skew:.1f} deg",
             "ratio 1, skew 0",
         )
+    turned = _turned_deg(matrix, profile)
+    if turned > profile.pointing.rotation_tolerance_deg + ROTATION_SLACK_DEG:
+        return _implausible(
+            hdu,
+            "has an impossible orientation",
+            f"{turned:.1f} deg off",
+            f"+y at position angle {profile.pointing.rotation_deg:g} deg, or opposite, within "
+            f"{profile.pointing.rotation_tolerance_deg + ROTATION_SLACK_DEG:g} deg",
+        )
     mirrored = determinant > 0
     if (profile.pointing.flip == "no" and mirrored) or (profile.pointing.flip == "yes" and not mirrored):
         return _implausible(
@@ -107,6 +127,70 @@ def _judge_matrix(
             "as seen on the sky" if mirrored else "mirrored",
         )
     return None
+
+
+def _turned_deg(matrix: np.ndarray[tuple[int, ...], np.dtype[np.float64]], profile: Profile) -> float:
+    """How far +y is from where the profile has it; half of a mosaic's CCDs may be upside down."""
+    angle = math.degrees(math.atan2(float(matrix[0, 1]), float(matrix[1, 1])))
+    return abs((angle - profile.pointing.rotation_deg + 90.0) % 180.0 - 90.0)
+
+
+def _judge_together(
+    profile: Profile, ccds: Sequence[tuple[HduFacts, HeaderValues]], found: Sequence[Footprint]
+) -> list[Finding]:
+    """Whether the CCDs of a mosaic lie side by side within its field."""
+    reach = profile.pointing.field_radius_deg
+    if reach is None or len(found) < 2:
+        return []
+    vectors = np.array([_vector(*item.centre) for item in found])
+    middle = _vector(*middle_of([item.centre for item in found]))
+    cosines = np.clip(vectors @ vectors.T, -1.0, 1.0)
+    np.fill_diagonal(cosines, -1.0)
+    findings = []
+    for (ccd, _), item, vector, near in zip(ccds, found, vectors, cosines, strict=True):
+        from_middle = math.degrees(math.acos(max(-1.0, min(1.0, float(vector @ middle)))))
+        to_next = math.degrees(math.acos(float(near.max())))
+        side = min(ccd.shape) * item.pixel_scale_arcsec / 3600.0
+        if from_middle > reach:
+            findings.append(
+                _implausible(
+                    ccd.index,
+                    "puts the CCD outside of the field",
+                    f"{from_middle:.2f} deg off",
+                    f"{reach:g} deg at most",
+                )
+            )
+        elif to_next < MIN_APART * side:
+            findings.append(
+                _implausible(
+                    ccd.index,
+                    "puts the CCD where another one is",
+                    f"{to_next * 3600:.1f} arcsec from another",
+                    f"{MIN_APART * side * 3600:.0f} arcsec or more",
+                )
+            )
+    return findings
+
+
+def _off_pointing(profile: Profile, header: HeaderValues, found: Sequence[Footprint]) -> list[Finding]:
+    """Where WCS and telescope disagree on the field, the WCS is believed, and it is said."""
+    place = pointing(profile, header)
+    if place is None:
+        return []
+    middle = middle_of([item.centre for item in found])
+    off = _separation_deg(middle, (place.ra_deg, place.dec_deg))
+    allowed = (profile.pointing.field_radius_deg or 1.0) + profile.pointing.radius_arcmin / 60.0
+    if off <= allowed:
+        return []
+    return [
+        Finding(
+            "pointing_off_wcs",
+            "The telescope's pointing is not where the WCS looks: the WCS is believed.",
+            keyword=place.keywords[0],
+            found=f"{off:.2f} deg apart",
+            expected=f"{allowed:.2f} deg at most",
+        )
+    ]
 
 
 def _implausible(hdu: int, what: str, found: str, expected: str) -> Finding:
@@ -193,10 +277,10 @@ def locate(
     """
     found = [footprint(merged, ccd.shape, profile, ccd.index) for ccd, merged in ccds]
     good = tuple(item for item in found if isinstance(item, Footprint))
-    if len(good) == len(found):
+    faults = [item for item in found if isinstance(item, Finding)] or _judge_together(profile, ccds, good)
+    if not faults:
         ra, dec = middle_of([item.centre for item in good])
-        return Geometry("full", ra, dec, good), [], []
-    faults = [item for item in found if isinstance(item, Finding)]
+        return Geometry("full", ra, dec, good), [], _off_pointing(profile, header, good)
     place = pointing(profile, header)
     if place is None:
         keywords = "/".join((*profile.keywords.ra, *profile.keywords.dec))

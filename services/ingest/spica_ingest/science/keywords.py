@@ -7,7 +7,7 @@ from typing import Any
 
 from spica_imaging.profiles import Profile
 
-from spica_ingest.science.facts import Finding, HeaderValues
+from spica_ingest.science.facts import Finding, HduFacts, HeaderValues
 from spica_ingest.science.values import as_angle, as_number, as_observed_at, as_text
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -69,6 +69,30 @@ def check_required(profile: Profile, header: HeaderValues) -> list[Finding]:
             )
         else:
             findings += check_value(profile, keyword, raw, header)
+    return findings
+
+
+def detector_assumed(profile: Profile, ccds: Sequence[tuple[HduFacts, HeaderValues]]) -> list[Finding]:
+    """Gain, read noise and saturation that a CCD states but that cannot be: the profile's count. Said once for each."""
+    findings = []
+    uses = ["gain", "read_noise"] + ["saturation"] * profile.detector.trust_header_saturation
+    for use in uses:
+        for ccd, header in ccds:
+            found = present(profile, header, getattr(profile.keywords, use))
+            number = as_number(found[1]) if found else None
+            if found is None or (number is not None and 0 < number <= RANGES[use][1]):
+                continue
+            findings.append(
+                Finding(
+                    "detector_assumed",
+                    f"{found[0]} cannot be: the instrument profile's value counts.",
+                    hdu=ccd.index,
+                    keyword=found[0],
+                    found=f"{found[1]!s:.60}",
+                    expected=f"above 0, up to {RANGES[use][1]:g}",
+                )
+            )
+            break
     return findings
 
 

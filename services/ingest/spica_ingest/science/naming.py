@@ -6,7 +6,7 @@ import re
 
 _SUFFIXES = re.compile(r"\.(fits|fit|fts)?(\.?(fz|gz|bz2|z))?$", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
-FITS_NAME = re.compile(r"\.(fits|fit|fts)(\.(fz|gz|bz2))?$", re.IGNORECASE)
+FITS_NAME = re.compile(r"\.(fits|fit|fts)(\.(fz|gz|bz2|z))?$", re.IGNORECASE)
 """File names that a watched folder is searched for."""
 MAX_LENGTH = 120
 

@@ -9,13 +9,22 @@ from typing import Any
 from spica_imaging.frame import ccd_name, is_sky
 from spica_imaging.profiles import Profile, profile_for
 
+from spica_ingest.science.columns import Columns, Named, load_columns, named_auxiliaries
 from spica_ingest.science.facts import FileFacts, Finding, HduFacts, HeaderValues
 from spica_ingest.science.geometry import Geometry, locate
-from spica_ingest.science.keywords import check_required, check_value, present, time_of_day
+from spica_ingest.science.keywords import (
+    RANGES,
+    check_required,
+    check_value,
+    detector_assumed,
+    present,
+    time_of_day,
+)
+from spica_ingest.science.layout import ccds_of, check_layout, missing_names, mixed_exposures
+from spica_ingest.science.place import Place, place_of_exposure
+from spica_ingest.science.timing import check_times, utc_of_atomic
 from spica_ingest.science.values import ObservedAt, as_number, as_observed_at, as_text
 
-MIN_SIDE_PX = 32
-MAX_DEAD_FRACTION = 0.5
 ASSUMED_EXPOSURE_TIME_S = 1.0
 
 
@@ -46,6 +55,11 @@ class Exposure:
     header: HeaderValues
     """The primary's values, overridden by the first CCD's."""
     ccds: tuple[CcdRecord, ...]
+    primary: HeaderValues
+    """The primary's values alone."""
+    columns: Columns
+    auxiliaries: tuple[Named, ...]
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +80,31 @@ def judge(facts: FileFacts, profiles: Mapping[str, Profile]) -> Verdict:
     images = [hdu for hdu in facts.hdus if hdu.is_image and is_sky(hdu.header)]
     header = merge(primary, images[0].header) if images else dict(primary)
     profile = profile_for(header, profiles)
-    ccds = _ccds_of(profile, images)
-    reasons += _check_layout(profile, ccds) + _check_pixels(ccds, repairs)
+    ccds = ccds_of(profile, images)
+    reasons += check_layout(profile, facts, ccds, repairs)
     if not ccds:
         return Verdict(None, tuple(reasons), tuple(repairs))
     reasons += check_required(profile, header)
     merged = [(ccd, merge(primary, ccd.header)) for ccd in ccds]
     geometry, against, repaired = locate(profile, header, merged)
     reasons += against
-    repairs += repaired + _missing_names(ccds)
+    repairs += repaired + missing_names(ccds) + detector_assumed(profile, merged)
+    reasons += mixed_exposures(profile, primary, ccds)
     exposure_time_s = _exposure_time_s(profile, header, reasons, repairs)
     started = _started(profile, header, repairs)
+    against, odd = check_times(profile, header, started, exposure_time_s)
+    reasons += against
+    repairs += odd
     if reasons or geometry is None:
         return Verdict(None, tuple(reasons), tuple(repairs))
+    filter_name = _text(profile, header, profile.keywords.filter) or profile.default_filter
+    columns, not_known = load_columns(profile, header, filter_name)
+    repairs += not_known
     exposure = Exposure(
         profile=profile.name,
         instrument=as_text(header.get("INSTRUME", "")) or profile.name,
         run=_run(profile, header, started),
-        filter=_text(profile, header, profile.keywords.filter) or profile.default_filter,
+        filter=filter_name,
         object=_text(profile, header, profile.keywords.object),
         exposure_time_s=exposure_time_s,
         mjd_obs=_mjd(profile, header, started, repairs),
@@ -91,6 +112,10 @@ def judge(facts: FileFacts, profiles: Mapping[str, Profile]) -> Verdict:
         geometry=geometry,
         header=header,
         ccds=_records(ccds, geometry),
+        primary=primary,
+        columns=columns,
+        auxiliaries=named_auxiliaries(profile, header),
+        place=place_of_exposure(profile, header, geometry, [ccd.shape for ccd in ccds]),
     )
     return Verdict(exposure, (), tuple(repairs))
 
@@ -105,99 +130,6 @@ def merge(primary: HeaderValues, extension: HeaderValues) -> dict[str, Any]:
     }
     values.update({keyword: value for keyword, value in extension.items() if keyword not in structural})
     return values
-
-
-def _ccds_of(profile: Profile, images: list[HduFacts]) -> list[HduFacts]:
-    if profile.layout.ccds == "primary":
-        return [hdu for hdu in images if hdu.index == 0]
-    if profile.layout.ccds == "extensions":
-        return [hdu for hdu in images if hdu.index > 0]
-    return images
-
-
-def _check_layout(profile: Profile, ccds: list[HduFacts]) -> list[Finding]:
-    if not ccds:
-        where = {"primary": "in the primary HDU", "extensions": "in an extension"}.get(
-            profile.layout.ccds, ""
-        )
-        return [
-            Finding(
-                "no_image",
-                "There is no two-dimensional image of the sky in this file.",
-                found="none",
-                expected=f"at least one image {where}".strip(),
-            )
-        ]
-    allowed = profile.layout.ccd_counts
-    if allowed and len(ccds) not in allowed:
-        return [
-            Finding(
-                "ccd_count",
-                f"The number of CCDs does not fit {profile.title}.",
-                found=str(len(ccds)),
-                expected=" or ".join(map(str, allowed)),
-            )
-        ]
-    return []
-
-
-def _check_pixels(ccds: list[HduFacts], repairs: list[Finding]) -> list[Finding]:
-    """Sizes, and blank CCDs: a few of many are noted, half of them or the only one is a reason."""
-    reasons = [
-        Finding(
-            "image_too_small",
-            "The image is too small to hold a field of stars.",
-            hdu=ccd.index,
-            found="x".join(map(str, reversed(ccd.shape))),
-            expected=f"{MIN_SIDE_PX}x{MIN_SIDE_PX} or more",
-        )
-        for ccd in ccds
-        if min(ccd.shape) < MIN_SIDE_PX
-    ]
-    blank = [_blank(ccd) for ccd in ccds if ccd.pixels is not None and ccd.pixels.constant]
-    if blank and len(blank) >= MAX_DEAD_FRACTION * len(ccds):
-        return reasons + blank
-    repairs += blank
-    return reasons
-
-
-def _blank(ccd: HduFacts) -> Finding:
-    assert ccd.pixels is not None
-    if ccd.pixels.minimum is None:
-        return Finding(
-            "blank_pixels",
-            "No pixel of this CCD has a value.",
-            hdu=ccd.index,
-            found="all blank",
-            expected="an image",
-        )
-    return Finding(
-        "constant_pixels",
-        "All pixels of this CCD are equal: it was not read out.",
-        hdu=ccd.index,
-        found=f"{ccd.pixels.minimum:g} everywhere",
-        expected="an image",
-    )
-
-
-def _missing_names(ccds: list[HduFacts]) -> list[Finding]:
-    """CCDs that EXTNAME does not tell apart are named by their place; said once for all."""
-    names = [str(ccd.header.get("EXTNAME", "")).strip() for ccd in ccds]
-    names = ["" if name == "COMPRESSED_IMAGE" else name for name in names]  # what fpack calls all of them
-    usual = len(ccds) == 1 and ccds[0].index == 0
-    if usual or (all(names) and len(set(names)) == len(names)):
-        return []
-    first = next(ccd for ccd, name in zip(ccds, names, strict=True) if not name or names.count(name) > 1)
-    return [
-        Finding(
-            "extname_missing",
-            "EXTNAME does not tell the CCDs apart: they are named by their place in the file.",
-            hdu=first.index,
-            keyword="EXTNAME",
-            found=names[ccds.index(first)] or "nothing",
-            expected=ccd_name({}, first.index),
-        )
-    ]
 
 
 def _text(profile: Profile, header: HeaderValues, keywords: tuple[str, ...]) -> str | None:
@@ -254,22 +186,36 @@ def _started(profile: Profile, header: HeaderValues, repairs: list[Finding]) -> 
 def _mjd(
     profile: Profile, header: HeaderValues, started: ObservedAt | None, repairs: list[Finding]
 ) -> float | None:
-    """MJD-OBS, or what DATE-OBS makes of it."""
+    """MJD-OBS, or what atomic time or DATE-OBS make of it."""
     found = present(profile, header, profile.keywords.mjd_obs)
     number = as_number(found[1]) if found and not check_value(profile, *found, header) else None
-    if number is not None or started is None:
+    if number is not None:
         return number
+    atomic = present(profile, header, profile.keywords.tai_s)
+    seconds = as_number(atomic[1]) if atomic else None
+    if (
+        atomic is not None
+        and seconds is not None
+        and RANGES["mjd_obs"][0] < seconds / 86400.0 < RANGES["mjd_obs"][1]
+    ):
+        mjd, source = utc_of_atomic(seconds), f"{atomic[0]}, which is atomic time."
+    elif started is not None:
+        mjd = started.mjd
+        source = "DATE-OBS" + (
+            "." if started.has_time else ", which has no time: it is the beginning of that day."
+        )
+    else:
+        return None
     repairs.append(
         Finding(
             "mjd_obs_computed",
-            "The Modified Julian Date was computed from DATE-OBS"
-            + ("." if started.has_time else ", which has no time: it is the beginning of that day."),
+            f"The Modified Julian Date was computed from {source}",
             keyword="MJD-OBS",
             found="nothing" if found is None else str(found[1]),
-            expected=f"{started.mjd:.6f}",
+            expected=f"{mjd:.6f}",
         )
     )
-    return started.mjd
+    return mjd
 
 
 def _airmass(profile: Profile, header: HeaderValues, repairs: list[Finding]) -> float | None:

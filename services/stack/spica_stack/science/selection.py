@@ -31,6 +31,8 @@ class Candidate:
     fwhm_arcsec: float | None
     ellipticity: float | None
     solution_id: str | None
+    superseded_by: str | None = None
+    """The version that its archive has now instead of it."""
     newer_id: str | None = None
     """A later delivery of the same exposure (same name, instrument and time), if there is one."""
 
@@ -105,6 +107,11 @@ def _near(rules: Rules, row: Candidate) -> _Check:
     return distance <= radius, f"{distance:.4f} deg from the centre"
 
 
+def _superseded(_rules: Rules, row: Candidate) -> _Check:
+    """What its archive has replaced is not selected, whoever names it."""
+    return row.superseded_by is None, f"superseded by {row.superseded_by}"
+
+
 def _newest(rules: Rules, row: Candidate) -> _Check:
     """An exposure that was delivered anew counts once; whoever names an id gets that very one."""
     return row.newer_id is None or row.image_id in rules.images, row.newer_id
@@ -123,6 +130,7 @@ RULES: tuple[tuple[str, Callable[[Rules, Candidate], _Check]], ...] = (
     ("instrument", lambda rules, row: _equal(rules.instrument, row.instrument)),
     ("filter", lambda rules, row: _equal(rules.filter, row.filter)),
     ("near", _near),
+    ("superseded", _superseded),
     ("newest", _newest),
     ("exposure_time_min_s", lambda rules, row: _at_least(rules.exposure_time_min_s, row.exposure_time_s, " s")),
     ("airmass_max", lambda rules, row: _at_most(rules.airmass_max, row.airmass)),

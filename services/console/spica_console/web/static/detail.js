@@ -46,7 +46,13 @@ export function showImage(id) {
       ["id", image.image_id], ["instrument", image.instrument], ["run", image.run], ["filter", image.filter],
       ["object", image.object], ["exposure", `${image.exposure_time_s} s`], ["airmass", fixed(image.airmass, 3)],
       ["RA, Dec", `${fixed(image.ra_deg, 5)}°, ${fixed(image.dec_deg, 5)}°`], ["batch", image.batch], ["file", image.path],
+      ["seeing (header)", image.seeing_arcsec && `${fixed(image.seeing_arcsec, 2)}″`], ["archive", image.uri],
+      ["superseded by", image.superseded_by],
     ]),
+    ...table("Repairs in the record", ["keyword", "found", "what was done"], image.repairs.map((row) => [
+      row.keyword, row.found, row.message])),
+    ...table("Calibration frames", ["kind", "name", "state"], image.auxiliaries.map((row) => [
+      row.kind, row.name, row.state])),
     ...grades(image.grades),
     ...table("Solutions", ["for", "reference", "rms RA · Dec, mas", "zero point"], image.solutions.map((row) => [
       row.stack_id ? `stack ${row.stack_id.slice(0, 8)}` : "itself", row.reference_name,

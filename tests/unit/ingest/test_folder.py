@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import cast
 from urllib.parse import quote
@@ -12,8 +13,18 @@ import pytest
 import structlog
 from spica_ingest.locating import source_path
 from spica_ingest.service import apart_from_data
+from spica_ingest.settings import IngestSettings
 from spica_ingest.store import FileState, FolderLedger
-from spica_ingest.watch import FolderWatcher, Settling, find_files
+from spica_ingest.watching import folder
+from spica_ingest.watching.folder import (
+    EMPTY_SETTLE_S,
+    PART_STALE_S,
+    FolderWatcher,
+    Settling,
+    as_opened,
+    find_files,
+)
+from spica_ingest.watching.mounts import network_file_system
 from spica_proto.images import ImageArrived
 from spica_runtime.errors import UsageError
 from spica_runtime.storage import DataFolder
@@ -45,12 +56,12 @@ class Ledger:
         return True
 
 
-def watcher(folder: Path, ledger: Ledger, *, settle_s: float = 0.0, notices: bool = False) -> FolderWatcher:
-    return FolderWatcher(folder, cast(FolderLedger, ledger), poll_s=0.05, settle_s=settle_s, notices=notices)
+def watcher(path: Path, ledger: Ledger, *, settle_s: float = 0.0, notices: bool = False) -> FolderWatcher:
+    return FolderWatcher(path, cast(FolderLedger, ledger), poll_s=0.05, settle_s=settle_s, notices=notices)
 
 
-def names(folder: Path) -> list[str]:
-    return [Path(path).relative_to(folder).as_posix() for path, _, _ in find_files(folder)]
+def names(path: Path) -> list[str]:
+    return [Path(uri).relative_to(path).as_posix() for uri, _, _ in find_files(path)]
 
 
 def test_only_whole_fits_files_are_found(tmp_path: Path) -> None:
@@ -85,10 +96,11 @@ def test_a_file_settles_when_it_keeps_still() -> None:
 
 
 def test_an_old_file_is_whole_at_first_sight_and_one_from_the_future_is_not() -> None:
-    settling = Settling(2.0, clock=lambda: 0.0, wall_ns=lambda: 10_000_000_000)
+    # Not at once where it was changed seconds ago: the clock of the host that writes may be behind.
+    settling = Settling(2.0, clock=lambda: 0.0, wall_ns=lambda: 100_000_000_000)
     assert settling.settled(
-        [("old", 1, 7_900_000_000), ("new", 1, 9_000_000_000), ("ahead", 1, 99_000_000_000)]
-    ) == [("old", 1, 7_900_000_000)]
+        [("old", 1, 39_900_000_000), ("new", 1, 95_000_000_000), ("ahead", 1, 199_000_000_000)]
+    ) == [("old", 1, 39_900_000_000)]
 
 
 async def test_each_file_is_announced_once_also_after_a_restart(tmp_path: Path) -> None:
@@ -169,7 +181,7 @@ async def test_a_name_that_is_not_utf_8_is_announced_as_a_url_that_leads_back_to
     watching = watcher(tmp_path, ledger)
     assert await watching.look() == 2
     assert await watching.look() == 0
-    first, second = ledger.announced
+    second, first = ledger.announced
     assert first.uri == f"file://{quote(str(tmp_path))}/n%E9%201/%E9%2541%23%3F.fits"
     assert (first.batch, second.uri) == ("n\\xe9 1", str(tmp_path / "z é%41.fits"))
     assert source_path(first.uri) == odd and source_path(first.uri).read_bytes() == b"x"
@@ -197,9 +209,9 @@ async def test_a_file_that_cannot_be_announced_holds_no_other_back_and_is_tried_
 def test_what_ingest_writes_to_is_not_watched(tmp_path: Path) -> None:
     data = DataFolder(tmp_path / "data")
     assert apart_from_data(tmp_path / "incoming", data) == tmp_path / "incoming"
-    for folder in (tmp_path, data.root, data.root / "rejected"):
+    for watched in (tmp_path, data.root, data.root / "rejected"):
         with pytest.raises(UsageError, match="lie in each other"):
-            apart_from_data(folder, data)
+            apart_from_data(watched, data)
 
 
 async def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
@@ -214,3 +226,122 @@ async def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> N
     stop.set()
     await asyncio.wait_for(task, timeout=5)
     assert [Path(m.uri).name for m in ledger.announced] == ["a.fits"]
+
+
+def test_a_file_whose_part_is_being_written_is_left_alone_until_the_part_is_gone_or_forgotten(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "a.fits", b"")
+    part = write(tmp_path / "a.fits.part", b"x")
+    write(tmp_path / "b.fits", b"x")
+    write(tmp_path / "b.txt.part", b"x")
+    now = part.stat().st_mtime
+    found = [Path(path).name for path, _, _ in find_files(tmp_path, lambda: now + 10)]
+    assert found == ["b.fits"]
+    found = [Path(path).name for path, _, _ in find_files(tmp_path, lambda: now + PART_STALE_S)]
+    assert found == ["a.fits", "b.fits"], "a part that was left behind hides nothing for ever"
+    part.unlink()
+    assert names(tmp_path) == ["a.fits", "b.fits"]
+
+
+def test_folders_may_lie_in_each_other_deeper_than_python_recurses(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    descriptors = [here]
+    try:
+        for _ in range(sys.getrecursionlimit() + 50):
+            os.mkdir("d", dir_fd=here)
+            here = os.open("d", os.O_RDONLY, dir_fd=here)
+            descriptors.append(here)
+        path = tmp_path / "a.fits"
+        write(path, b"x")
+        assert [Path(uri) for uri, _, _ in find_files(tmp_path)] == [path]
+    finally:
+        for descriptor in reversed(descriptors[:-1]):
+            os.rmdir("d", dir_fd=descriptor)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def test_an_empty_file_is_a_placeholder_for_a_while() -> None:
+    now = 0.0
+    settling = Settling(2.0, clock=lambda: now, wall_ns=lambda: 0)
+    files = [("empty", 0, 1), ("whole", 5, 1)]
+    assert settling.settled(files) == []
+    now = 2.0
+    assert settling.settled(files) == [("whole", 5, 1)]
+    now = EMPTY_SETTLE_S
+    assert settling.settled(files) == files
+
+
+async def test_a_listing_that_is_behind_the_file_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on NFS: the folder still shows the size of a moment ago, opening the file tells the present one.
+    path = write(tmp_path / "a.fits", b"half")
+    ledger = Ledger()
+    watching = watcher(tmp_path, ledger)
+    stale = list(find_files(tmp_path))
+    write(path, b"half and more")
+    monkeypatch.setattr(folder, "find_files", lambda _: iter(stale))
+    assert await watching.look() == 0
+    monkeypatch.undo()
+    assert await watching.look() == 1
+    assert as_opened((str(tmp_path / "gone.fits"), 1, 1)) is None
+
+
+MOUNTS = """22 1 0:20 / / rw,relatime - ext4 /dev/sda1 rw
+30 22 0:30 / /data rw - nfs4 store:/data rw
+31 30 0:31 / /data/local\\040disk rw shared:1 - xfs /dev/sdb1 rw
+32 22 0:32 / /home rw - fuse.sshfs me@host: rw
+33 22 0:33 / /cloud rw - fuse.mergerfs a rw
+34 22 0:34 / /twice rw - nfs a:/ rw
+35 34 0:35 / /twice rw - tmpfs tmpfs rw
+nonsense
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/data/incoming", "nfs4"),
+        ("/data", "nfs4"),
+        ("/database", None),
+        ("/data/local disk/x", None),
+        ("/home/me", "fuse.sshfs"),
+        ("/cloud", None),
+        ("/twice/x", None),
+        ("/", None),
+    ],
+)
+def test_network_file_systems_are_recognised(tmp_path: Path, path: str, kind: str | None) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(MOUNTS)
+    assert network_file_system(Path(path), table) == kind
+    assert network_file_system(Path(path), tmp_path / "nowhere") is None
+
+
+def test_how_a_folder_is_watched_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (
+        watcher(tmp_path, Ledger(), notices=True).method()
+        == "told by the kernel, and looked through every 0.05 s"
+    )
+    assert watcher(tmp_path, Ledger()).method() == "looked through every 0.05 s"
+    monkeypatch.setattr(folder, "network_file_system", lambda _: "nfs4")
+    assert (
+        watcher(tmp_path, Ledger(), notices=True)
+        .method()
+        .startswith("looked through every 0.05 s: nfs4 tells")
+    )
+
+
+def test_several_folders_may_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert IngestSettings().watch == ()
+    monkeypatch.setenv("SPICA_INGEST_WATCH", f"/a:{tmp_path}")
+    assert IngestSettings().watch == (Path("/a"), tmp_path)
+    monkeypatch.delenv("SPICA_INGEST_WATCH")
+    config = tmp_path / "spica.toml"
+    monkeypatch.setenv("SPICA_CONFIG", str(config))
+    config.write_text('[ingest]\nwatch = ["/a", "/b:c"]\n')
+    assert IngestSettings().watch == (Path("/a"), Path("/b:c"))
+    config.write_text('[ingest]\nwatch = "/a"\n')
+    assert IngestSettings().watch == (Path("/a"),)

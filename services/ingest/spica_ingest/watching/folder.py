@@ -12,7 +12,7 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,39 +20,88 @@ import structlog
 from spica_proto.envelope import derived_id
 from spica_proto.images import ImageArrived
 from spica_runtime.database import CONNECTION_ERRORS
+from spica_runtime.tasks import end
 from watchfiles import awatch
 
 from spica_ingest.locating import address, shown, source_path
 from spica_ingest.science.naming import FITS_NAME
 from spica_ingest.store import FileState, FolderLedger
+from spica_ingest.watching.mounts import network_file_system
+from spica_ingest.watching.store import FolderNotes
 
 log = structlog.get_logger(__name__)
 
+EMPTY_SETTLE_S = 60.0
+"""An empty file is a placeholder, most likely: what fills it may take longer to begin than to go on."""
+PART_SUFFIXES = (".part", ".partial", ".filepart", ".crdownload", ".download", ".aria2", ".tmp", ".temp")
+"""While `X` with one of these behind it is there, `X` is being filled: some programs reserve the name first."""
+PART_STALE_S = 3600.0
+"""A part that nobody has written to for so long was left behind, and holds nothing back."""
+OLD_S = 60.0
+"""A file that was last changed so long ago is whole at first sight. Not less: hosts' clocks differ."""
 _RETRY_S = 5.0
+_NOTE_EVERY_S = 30.0
 
 
-def find_files(folder: Path) -> Iterator[FileState]:
+def find_files(folder: Path, wall_s: Callable[[], float] = time.time) -> Iterator[FileState]:
     """FITS files below a folder; hidden names and partial ones (`.part`, `.tmp`, …) are left alone.
 
-    Links to folders are not followed (they may lead in circles), links to files are. A file is told by its
-    address, which is not its path where that is not UTF-8.
+    So is a file beside which a partial one of the same name is being written. Links to folders are not followed
+    (they may lead in circles), links to files are. A file is told by its address, which is not its path where
+    that is not UTF-8.
     """
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return  # not there, not to be read, a network file system that stutters
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
+    folders = [os.fspath(folder)]
+    while folders:
         try:
-            if entry.is_dir(follow_symlinks=False):
-                yield from find_files(Path(entry.path))
-            elif FITS_NAME.search(entry.name):
-                status = entry.stat()
-                if stat.S_ISREG(status.st_mode):
-                    yield address(entry.path), status.st_size, status.st_mtime_ns
+            with os.scandir(folders.pop()) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError:
-            continue  # gone, or a link to nowhere
+            continue  # not there, not to be read, a network file system that stutters
+        parts = {entry.name: entry for entry in entries if entry.name.endswith(PART_SUFFIXES)}
+        inner = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    inner.append(entry.path)
+                elif FITS_NAME.search(entry.name) and not _being_filled(entry.name, parts, wall_s()):
+                    status = entry.stat()
+                    if stat.S_ISREG(status.st_mode):
+                        yield address(entry.path), status.st_size, status.st_mtime_ns
+            except OSError:
+                continue  # gone, or a link to nowhere
+        folders += reversed(inner)
+
+
+def _being_filled(name: str, parts: Mapping[str, os.DirEntry[str]], now_s: float) -> bool:
+    for suffix in PART_SUFFIXES:
+        part = parts.get(name + suffix)
+        try:
+            if part is not None and now_s - part.stat().st_mtime < PART_STALE_S:
+                return True
+        except OSError:
+            continue  # it has its final name by now
+    return False
+
+
+def as_opened(file: FileState) -> FileState | None:
+    """The file as it is when it is opened; None if it is gone.
+
+    On NFS a directory's listing shows sizes and times that are up to a minute old; opening a file asks the server.
+    """
+    uri, size_bytes, mtime_ns = file
+    try:
+        descriptor = os.open(source_path(uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return uri, size_bytes, mtime_ns  # not ours to read: ingest will say so
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    return uri, status.st_size, status.st_mtime_ns
 
 
 @dataclass(slots=True)
@@ -72,8 +121,9 @@ class Settling:
             before = self._since.get(path)
             first_seen = before[2] if before and before[:2] == (size, mtime_ns) else now
             since[path] = (size, mtime_ns, first_seen)
-            old = self.wall_ns() - mtime_ns >= self.settle_s * 1e9
-            if old or now - first_seen >= self.settle_s:
+            still_s = self.settle_s if size else max(self.settle_s, EMPTY_SETTLE_S)
+            old = self.wall_ns() - mtime_ns >= max(still_s, OLD_S) * 1e9
+            if old or now - first_seen >= still_s:
                 whole.append((path, size, mtime_ns))
         self._since = since
         return whole
@@ -88,13 +138,23 @@ class FolderWatcher:
     """Announces the files of one folder as `image.arrived`."""
 
     def __init__(
-        self, folder: Path, ledger: FolderLedger, *, poll_s: float, settle_s: float, notices: bool = True
+        self,
+        folder: Path,
+        ledger: FolderLedger,
+        *,
+        poll_s: float,
+        settle_s: float,
+        notices: bool = True,
+        notes: FolderNotes | None = None,
     ) -> None:
         self._folder = folder.absolute()
         self._ledger = ledger
         self._poll_s = poll_s
         self._settle_s = settle_s
         self._notices = notices
+        self._notes = notes
+        self._noted_at = float("-inf")
+        self._to_note = 0
         self._news = asyncio.Event()
         self._known: set[FileState] | None = None
         self._failed: set[FileState] = set()
@@ -103,19 +163,27 @@ class FolderWatcher:
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until told to stop. The folder and the store may come and go meanwhile."""
         listener = asyncio.create_task(self._listen(stop), name="folder notices") if self._notices else None
-        log.info("watching folder", folder=shown(self._folder), notices=self._notices)
+        log.info("watching folder", folder=shown(self._folder), how=await asyncio.to_thread(self.method))
         try:
             while not stop.is_set():
                 self._news.clear()
                 try:
-                    await self.look()
+                    announced = await self.look()
+                    await self._note(announced)
                 except CONNECTION_ERRORS as error:
                     log.warning("watching waits for the store", error=str(error) or type(error).__name__)
                 await self._pause(stop)
         finally:
             if listener is not None:
-                listener.cancel()
-                await asyncio.gather(listener, return_exceptions=True)
+                await end(listener)
+
+    def method(self) -> str:
+        """How news is noticed here, in words."""
+        looking = f"looked through every {self._poll_s:g} s"
+        remote = network_file_system(self._folder)
+        if remote is not None:
+            return f"{looking}: {remote} tells the kernel nothing of what other hosts write"
+        return f"told by the kernel, and {looking}" if self._notices else looking
 
     async def look(self) -> int:
         """Look through the folder once and announce what is new and whole. Returns how many.
@@ -128,6 +196,8 @@ class FolderWatcher:
         new = [file for file in found if file not in self._known]
         announced = 0
         for file in self._settling.settled(new):
+            if await asyncio.to_thread(as_opened, file) != file:
+                continue  # it has changed by now: the next look sees it so
             try:
                 announced += await self._announce(file)
             except Exception as error:
@@ -153,6 +223,21 @@ class FolderWatcher:
         if entered:
             log.info("file found", path=uri, size_bytes=size_bytes)
         return entered
+
+    async def _note(self, announced: int) -> None:
+        """Leave a note in the store of how it goes, now and then: it is only for people to see."""
+        self._to_note += announced
+        if self._notes is None or (not announced and time.monotonic() - self._noted_at < _NOTE_EVERY_S):
+            return
+        there = await asyncio.to_thread(os.access, self._folder, os.R_OK | os.X_OK)
+        await self._notes.say(
+            shown(self._folder),
+            method=await asyncio.to_thread(self.method),
+            every_s=self._poll_s,
+            announced=self._to_note,
+            error=None if there else "The folder is not there, or cannot be read.",
+        )
+        self._to_note, self._noted_at = 0, time.monotonic()
 
     async def _pause(self, stop: asyncio.Event) -> None:
         """Until there is news, or it is time to look again; soon, if a file is settling."""

@@ -1,0 +1,1 @@
+"""Programs that look for files which the verifier cannot stand."""
