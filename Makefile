@@ -56,9 +56,10 @@ real: $(STAMP) ## Real frames through the whole flow: DATA=folder REFERENCE=cata
 
 chaos: $(STAMP) ## Kill services, NATS and PostgreSQL at random while images flow; see that nothing is lost
 	SPICA_CHAOS_KILLS=$${KILLS:-25} SPICA_CHAOS_IMAGES=$${IMAGES:-30} $(BIN)/python -m pytest -s tests/e2e/test_chaos.py
+	SPICA_ARCHIVE_SEED=$${SEED:-$$RANDOM} $(BIN)/python -m pytest -s tests/e2e/test_archive.py
 
 fuzz: $(STAMP) ## Spoil files at random and see that the verifier stands them: SECONDS=60 SEED=number
-	$(BIN)/python -m tests.fuzz $${SECONDS_:-$(or $(SECONDS),60)} $(SEED)
+	$(BIN)/python -m tests.fuzz $(or $(SECONDS),60) $(SEED)
 
 bench: $(STAMP) ## Measure against the peers, paired; ONLY=name for one; writes var/bench.json
 	$(BIN)/python -m tests.benchmarks $(ONLY)

@@ -28,7 +28,7 @@ from tests.benchmarks.harness import Figure, Missing, figure
 from tests.benchmarks.many_images import FILTERS, Sky, fill, make_sky
 
 IMAGES = int(os.environ.get("SPICA_BENCH_IMAGES", "1_000_000"))
-_HOME = Path("var/bench-search").resolve() / f"v3-{IMAGES}"
+_HOME = Path("var/bench-search").resolve() / f"v4-{IMAGES}"
 _QUESTIONS = 400
 _WARM_UP = 200
 _BATCHES = 3

@@ -3,7 +3,7 @@
 The frame: 36 CCDs of 2112 x 4644, Rice-compressed, some 330 MB. Ours: `verify`, in its isolated process with two
 threads: structure, every tile, SHA-256 and MD5, judgement. The peer: one funpack of the whole file, which unpacks it and
 throws it away, and md5sum beside it, on the two cores. (It does less: no SHA-256, no look at pixels, no
-keywords.) A second peer splits the file in two halves and unpacks both at a time, for what funpack could do with two threads.
+keywords.) A second peer has the file in two halves and unpacks both at a time, as funpack with two threads would.
 
 Negative controls: the peer against itself must give a ratio of one, and a frame with a damaged tile must be
 found, or the run ends with an error and no figures. Files are in the page cache for all.
@@ -93,13 +93,16 @@ def _peak_mb(path: Path, helper: Isolation) -> float:
     return bytes_used / 1e6
 
 
+def _version(program: str) -> str:
+    told = subprocess.run([program, "-V"], capture_output=True, text=True, check=True)
+    return told.stdout.split("\n")[0]
+
+
 async def run() -> tuple[list[Figure], list[Missing]]:
     funpack, md5sum = shutil.which("funpack"), shutil.which("md5sum")
     if funpack is None or md5sum is None:
         return [], [Missing("funpack", "Debian: libcfitsio-bin; md5sum: coreutils")]
-    version = subprocess.run([funpack, "-V"], capture_output=True, text=True, check=True).stdout.split("\n")[
-        0
-    ]
+    version = await asyncio.to_thread(_version, funpack)
     path = frame()
     parts = halves(path)
 

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 FILTERS = ("u.MP9301", "g.MP9401", "r.MP9601", "i.MP9702", "z.MP9801", "CaHK.MP9303")
 _SHARES = (0.1, 0.2, 0.3, 0.27, 0.12, 0.01)
-_FIRST_MJD, _DAYS = 52_700, 6_200
+_FIRST_MJD, _DAYS, _RUNS = 52_700, 6_200, 400
 _CHUNK = 20_000
 
 
@@ -96,38 +96,43 @@ class Sky:
 
 
 def make_sky(count: int, seed: int = 20030101) -> Sky:
-    """Thirty percent in forty deep fields (some with tens of thousands), forty in surveys' tiles, the rest anywhere."""
+    """Sequences of some eight dithered exposures of one field: 30 % of them of forty deep fields (some with tens of
+    thousands of exposures), 40 % of the tiles of surveys, the rest anywhere."""
     chance = np.random.default_rng(seed)
-    kind = chance.choice(3, count, p=(0.3, 0.4, 0.3))
-    place = chance.normal(size=(count, 3))
+    lengths = chance.geometric(1 / 8, count)
+    sequence = np.repeat(np.arange(count), lengths)[:count]
+    number = int(sequence[-1]) + 1
+    kind = chance.choice(3, number, p=(0.3, 0.4, 0.3))
+    place = chance.normal(size=(number, 3))
     place /= np.linalg.norm(place, axis=1)[:, None]
     ra = np.degrees(np.arctan2(place[:, 1], place[:, 0])) % 360
     dec = np.degrees(np.arcsin(place[:, 2]))
-    field = np.minimum(chance.geometric(0.08, count) - 1, 39)
+    field = np.minimum(chance.geometric(0.08, number) - 1, 39)
     field_ra, field_dec = chance.uniform(0, 360, 40), np.degrees(np.arcsin(chance.uniform(-1, 1, 40)))
     field_dec[:3], field_ra[3] = (89.7, -89.5, 0.0), 359.97  # poles, and where right ascension begins again
-    dither = chance.normal(0, 0.05, (2, count))
     deep, tile = kind == 0, kind == 1
-    dec = np.where(deep, field_dec[field] + dither[1], dec)
+    dec = np.where(deep, field_dec[field], np.where(tile, np.clip(np.rint(dec / 2.5), -10, 24) * 2.5, dec))
+    ra = np.where(deep, field_ra[field], np.where(tile, np.rint(ra / 3) * 3, ra))
+    dither = chance.normal(0, 0.05, (2, count)) * np.where(deep, 1.0, 0.3)[sequence]
+    dec = dec[sequence] + dither[1]
     over = np.abs(dec) > 90
     dec = np.where(over, np.sign(dec) * 180 - dec, dec)
-    shift = dither[0] / np.maximum(np.cos(np.radians(dec)), 1e-3)
-    ra = np.where(deep, field_ra[field] + shift + 180 * over, ra) % 360
-    dec = np.where(tile, np.clip(np.rint(dec / 2.5), -10, 24) * 2.5 + 0.3 * dither[1], dec)
-    ra = np.where(tile, (np.rint(ra / 3) * 3 + 0.3 * dither[0]) % 360, ra)
-    runs = chance.integers(0, 400, count)
-    mjd = np.sort(_FIRST_MJD + (runs + chance.uniform(0, 1, count) ** 2) * _DAYS / 400)
-    run = np.floor((mjd - _FIRST_MJD) / (_DAYS / 400)).astype(np.int64)
-    seeing = 0.45 + chance.gamma(3.0, 0.13, count)
+    ra = (ra[sequence] + dither[0] / np.maximum(np.cos(np.radians(dec)), 1e-3) + 180 * over) % 360
+    runs = chance.integers(0, _RUNS, number)
+    begun = np.sort((runs + chance.uniform(0, 1, number) ** 2) * _DAYS / _RUNS)
+    since_begun = np.arange(count) - np.searchsorted(sequence, sequence)
+    mjd = _FIRST_MJD + begun[sequence] + since_begun * 320 / 86_400
+    order = np.argsort(mjd, kind="stable")  # as they were taken in
+    seeing = (0.45 + chance.gamma(3.0, 0.13, number))[sequence] * chance.normal(1, 0.05, count)
     return Sky(
-        ra_deg=ra,
-        dec_deg=dec,
-        mjd=mjd,
-        camera=chance.choice(len(CAMERAS), count, p=[camera.share for camera in CAMERAS]),
-        filter=chance.choice(len(FILTERS), count, p=_SHARES),
-        run=run,
-        seeing_arcsec=np.where(chance.uniform(size=count) < 0.9, seeing, np.nan),
-        airmass=1 + chance.exponential(0.18, count),
+        ra_deg=ra[order],
+        dec_deg=dec[order],
+        mjd=mjd[order],
+        camera=chance.choice(len(CAMERAS), number, p=[camera.share for camera in CAMERAS])[sequence][order],
+        filter=chance.choice(len(FILTERS), number, p=_SHARES)[sequence][order],
+        run=np.minimum(_RUNS - 1, begun * _RUNS / _DAYS).astype(np.int64)[sequence][order],
+        seeing_arcsec=np.where(chance.uniform(size=count) < 0.9, seeing, np.nan)[order],
+        airmass=(1 + chance.exponential(0.18, number))[sequence][order] + 0.002 * since_begun[order],
     )
 
 

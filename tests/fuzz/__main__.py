@@ -7,7 +7,6 @@ number that makes it again.
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import sys
 import tempfile
@@ -72,8 +71,6 @@ def _kept(path: Path, crashers: Path) -> Path:
 
 def main(seconds: float, seed: int) -> int:
     """Run, and tell."""
-    # The helper finds this project's tests too.
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
     print(f"seed {seed}, {seconds:g} s")
     with tempfile.TemporaryDirectory(prefix="spica-fuzz-") as folder:
         counts, tried, bad = fuzz(seconds, seed, Path(folder))

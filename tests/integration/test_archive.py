@@ -99,6 +99,18 @@ async def test_what_came_whole_before_is_not_fetched_again(cadc: CadcStandIn, tm
         assert len(downloads(cadc)) == 3
 
 
+async def test_what_came_whole_and_was_not_taken_is_asked_about(cadc: CadcStandIn, tmp_path: Path) -> None:
+    """Nobody said which content is wanted, and the archive may have another one by now."""
+    cadc.add(URI, BODY)
+    heard: list[Transfer] = []
+    async with archive(cadc.registry_url) as here:
+        right(await here.fetch(Wanted(URI), tmp_path))
+        right(await here.fetch(Wanted(URI), tmp_path, heard.append))
+        assert heard == []  # only its head was looked at
+        cadc.replace(URI, BODY[::-1])
+        right(await here.fetch(Wanted(URI), tmp_path), BODY[::-1])
+
+
 # Transfers that break
 
 
@@ -221,6 +233,62 @@ async def test_bytes_one_by_one_are_no_transfer(tmp_path: Path, pause_s: float) 
     assert caught.value.code == "transfer_broken"
 
 
+async def test_a_server_that_gives_little_at_a_time_is_asked_for_the_rest(tmp_path: Path) -> None:
+    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        start = int(asked.headers["range"][6:-1]) if "range" in asked.headers else 0
+        if not start:
+            writer.write(head("200 OK", content_length=len(BODY), etag='"1"') + BODY[:200_000])
+            return
+        end = min(start + 300_000, len(BODY))
+        extra = {"content_range": f"bytes {start}-{end - 1}/{len(BODY)}"}
+        writer.write(head("206 Partial Content", content_length=end - start, etag='"1"', **extra))
+        writer.write(BODY[start:end])
+
+    async with (
+        raw_server(answer) as server,
+        archive("http://127.0.0.1:1/", fetch_hosts=(server.url[7:],)) as here,
+    ):
+        right(await here.fetch(Wanted(f"{server.url}/a.fits"), tmp_path))
+    assert [asked.headers.get("range") for asked in server.asked] == [None, "bytes=200000-", "bytes=500000-"]
+
+
+async def test_a_line_that_always_begins_anew_and_never_ends_is_given_up(tmp_path: Path) -> None:
+    async def answer(_: Asked, writer: asyncio.StreamWriter) -> None:
+        came = 600_000 if len(server.asked) % 2 else 10_000
+        writer.write(head("200 OK", content_length=len(BODY), etag='"1"') + BODY[:came])
+
+    async with (
+        raw_server(answer) as server,
+        archive("http://127.0.0.1:1/", fetch_hosts=(server.url[7:],)) as here,
+    ):
+        with pytest.raises(Retriable, match="broke off"):
+            await asyncio.wait_for(here.fetch(Wanted(f"{server.url}/a.fits"), tmp_path), 20)
+    assert len(server.asked) == 1 + QUICK["archive_retries"]
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_where_nothing_tells_the_end_a_file_is_not_taken(tmp_path: Path, chunked: bool) -> None:
+    async def answer(_: Asked, writer: asyncio.StreamWriter) -> None:
+        if chunked:
+            writer.write(head("200 OK", transfer_encoding="chunked") + b"5\r\nhello\r\n0\r\n\r\n")
+        else:
+            writer.write(head("200 OK") + b"hello")
+
+    async with (
+        raw_server(answer) as server,
+        archive("http://127.0.0.1:1/", fetch_hosts=(server.url[7:],)) as here,
+    ):
+        url = f"{server.url}/a.fits"
+        right(await here.fetch(Wanted(url, size_bytes=5), tmp_path), b"hello")
+        (tmp_path / "a.fits").unlink()
+        if chunked:
+            right(await here.fetch(Wanted(url), tmp_path), b"hello")
+            return
+        with pytest.raises(NotRetriable, match="whether all of it came cannot be told"):
+            await here.fetch(Wanted(url), tmp_path)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
 async def test_a_killed_process_leaves_what_the_next_goes_on_with(cadc: CadcStandIn, tmp_path: Path) -> None:
     body = BODY * 6
     cadc.add(URI, body)
@@ -305,6 +373,21 @@ async def test_services_that_are_not_there_are_named(cadc: CadcStandIn, tmp_path
             await here.registry.url("ivo://cadc.nrc.ca/argus", LOCATE)
 
 
+@pytest.mark.parametrize("status", [403, 404])
+async def test_documents_that_are_not_there_say_nothing_about_a_file(
+    cadc: CadcStandIn, tmp_path: Path, status: int
+) -> None:
+    """So a service answers that is being set up again, and what stands before it: files wait."""
+    cadc.add(URI, BODY)
+    cadc.fault("refuse", service="registry", status=status, times=None)
+    async with archive(cadc.registry_url) as here:
+        with pytest.raises(Unavailable, match=f"HTTP {status}") as caught:
+            await here.fetch(Wanted(URI), tmp_path)
+        assert caught.value.code == "archive_unavailable"
+        cadc.faults.clear()
+        right(await here.fetch(Wanted(URI), tmp_path))
+
+
 async def test_a_file_that_is_not_there_may_come(cadc: CadcStandIn, tmp_path: Path) -> None:
     async with archive(cadc.registry_url) as here:
         with pytest.raises(Retriable, match="does not have") as caught:
@@ -332,8 +415,11 @@ def test_a_credential_that_would_never_be_sent_is_said_to_be_so() -> None:
     settings = IngestSettings(archive_registry_url="http://a.org/reg", archive_token="x")
     with pytest.raises(UsageError, match="https"):
         Archive.from_settings(settings)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="is no http"):
         Archive.from_settings(IngestSettings(archive_registry_url="nonsense"))
+    with pytest.raises(UsageError, match="password") as caught:
+        Archive.from_settings(IngestSettings(archive_registry_url="https://ada:top-secret@a.org/reg"))
+    assert "top-secret" not in caught.value.message
 
 
 async def test_what_is_not_public_needs_a_credential(cadc: CadcStandIn, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from spica_runtime.handling import Delivery, Outcome
 from spica_runtime.nodes import open_node
 from spica_runtime.service import Platform, Service, serve
 from spica_runtime.settings import PlatformSettings, ServiceSettings
+from spica_runtime.sorting import key_of
 from spica_runtime.storage import DataFolder
 
 from tests.support.rig import Rig
@@ -297,6 +298,33 @@ async def test_a_data_folder_is_one_nodes_and_a_name_is_one_folders(rig: Rig) ->
     other = first.model_copy(update={"data": rig.settings.data / "another"})
     with pytest.raises(UsageError, match="SPICA_NODE"):
         await serve("quality", QUICK, compose, platform_settings=other, stop=asyncio.Event())
+
+
+@pytest.mark.parametrize(
+    ("subject", "body", "key"),
+    [
+        ("image.verified", b'{"image_id": "i"}', "i"),
+        ("image.arrived", b'{"uri": "/x", "node": "a"}', "a"),
+        ("image.arrived", b'{"uri": "/x"}', None),
+        ("stack.done", b'{"stack_id": "s", "image_id": "i"}', "s"),
+        ("placement.wanted", b'{"image_id": "i"}', "i"),
+        ("image.wanted", b'{"image_id": "i", "node": "a"}', None),
+        ("image.verified", b"no JSON", None),
+        ("image.verified", b"[1]", None),
+        ("image.verified", b'{"image_id": 7}', None),
+        ("image.verified", b'{"image_id": "\\u0000"}', None),
+        ("image.verified", b"", None),
+    ],
+)
+def test_what_a_message_is_about(subject: str, body: bytes, key: str | None) -> None:
+    assert key_of(subject, body) == key
+
+
+async def test_a_message_that_nobody_can_read_is_a_dead_letter_here_too(rig: Rig) -> None:
+    quality = Recorder(rig)
+    await quality.start("a")
+    await rig.bus.js.publish("image.verified", b"no JSON")
+    assert await rig.until("SELECT code FROM dead_letters") == "invalid_message"
 
 
 async def test_a_host_with_a_shared_file_system_is_in_the_list_too(rig: Rig) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from spica_ingest.placing import place
+from spica_ingest.store import FolderLedger
 from spica_proto.images import ImageArrived, ImageCalibrated, ImageGraded, ImageVerified
 from spica_proto.placement import PlacementLost, PlacementMoved
 from spica_runtime.compute import Compute
@@ -76,6 +77,33 @@ async def test_images_of_one_run_and_filter_end_on_one_node_and_are_processed_th
     if not reachable:
         for name, key in keys.items():
             (nodes.root(name) / MARKER).write_text(key)
+
+
+async def test_a_path_is_read_by_the_node_whose_disk_it_is_on(rig: Rig, nodes: Nodes, tmp_path: Path) -> None:
+    await nodes.start("a")
+    await nodes.start("b")
+    for number in range(8):
+        path = make_frame(tmp_path / f"incoming/90000{number}p.fits", number)
+        node = "ab"[number % 2] if number < 6 else ("c" if number == 6 else None)
+        await rig.publish(ImageArrived(uri=str(path), node=node))
+    await rig.wait_for(ImageVerified, count=8)  # a name that nobody has is no reason to wait for ever
+    rows = await rig.pool.fetch(
+        "SELECT left(about, 6) AS name, node_id FROM activities WHERE subject = 'image.arrived'"
+    )
+    taken = {row["name"]: row["node_id"] for row in rows}
+    assert [taken[f"90000{number}"] for number in range(6)] == ["a", "b"] * 3
+
+
+async def test_the_same_path_on_two_hosts_is_two_files(rig: Rig, tmp_path: Path) -> None:
+    file = (str(tmp_path / "x.fits"), 10, 20)
+    ledgers = {name: FolderLedger(rig.pool, name) for name in "ab"}
+    for name, ledger in ledgers.items():
+        assert await ledger.known(tmp_path) == set()
+        assert await ledger.announce(file, ImageArrived(uri=file[0]), f"event {name}")
+        assert not await ledger.announce(file, ImageArrived(uri=file[0]), f"again {name}")
+        assert await ledger.known(tmp_path) == {file}
+    bodies = await rig.pool.fetch("SELECT body::jsonb ->> 'node' AS node FROM outbox ORDER BY outbox_id")
+    assert [row["node"] for row in bodies] == ["a", "b"]
 
 
 @pytest.mark.parametrize("reachable", [True, False])

@@ -83,7 +83,7 @@ async def test_a_watch_is_tried_before_it_is_there_and_without_any_server(
         "waits for its release",
     ):
         assert text in shown.out
-    assert "1 would be taken (0.00 GB), 1 would wait." in shown.out and "3p" not in shown.out
+    assert "1 would be taken (2.0 MB), 1 would wait." in shown.out and "3p" not in shown.out
     listed = await run(None, home, "add", *WATCH, "--dry-run", "--limit", "1", "--json")
     assert (len(listed.json["files"]), listed.json["more"]) == (1, True)
     assert (
@@ -130,18 +130,19 @@ async def test_a_watch_is_added_run_followed_paused_and_removed(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("a b",), "name"),
+        (("a b",), "NAME: Letters, digits and `._-`, 64 at most (found 'a b')"),
         (("x", "--cone", "1,2"), "--cone '1,2' is not RA,DEC,RADIUS in degrees"),
         (("x", "--cone", "1,2,3", "--polygon", "1,2 3,4 5,6"), "not both"),
-        (("x", "--cone", "400,2,3"), "region"),
-        (("x", "--polygon", "1,2 3,4"), "--polygon"),
+        (("x", "--cone", "400,2,3"), "--cone: Input should be less than 360 (found '400.0')"),
+        (("x", "--polygon", "400,2 3,4 5,6"), "--polygon: Input should be less than 360 (found '400.0')"),
+        (("x", "--polygon", "1,2 3,4"), "such as '214,52 216,52 216,53 214,53'"),
         (("x", "--since", "yesterday"), "'yesterday' is no time"),
         (("x", "--since", "2999-01-01"), "lies in the future"),
-        (("x", "--level", "7"), "calibration_level"),
-        (("x", "--intent", "fun"), "intent"),
-        (("x", "--suffix", "%"), "suffix"),
-        (("x", "--interval", "0"), "interval_s"),
-        (("x", "--filter", ""), "filters.0"),
+        (("x", "--level", "7"), "--level: Input should be"),
+        (("x", "--intent", "fun"), "--intent: Input should be"),
+        (("x", "--suffix", "%"), "--suffix: End of the file's name"),
+        (("x", "--interval", "0"), "--interval: Input"),
+        (("x", "--filter", ""), "--filter: "),
     ],
 )
 def test_what_is_no_watch_is_wrong_usage(arguments: tuple[str, ...], told: str) -> None:

@@ -22,6 +22,7 @@ from spica_proto.images import ImageArrived
 from spica_runtime.database import connect_pool
 from spica_runtime.errors import NotRetriable, Retriable, SpicaError, Unavailable, UsageError
 from spica_runtime.pg import Pool
+from spica_runtime.tasks import end
 
 from tests.support.cadc import CadcStandIn
 from tests.support.cadc.caom import Facts
@@ -370,6 +371,41 @@ async def test_a_watch_has_one_holder_and_one_that_was_silent_too_long_writes_no
     # It was given back, and the first, awake again, does not spoil that.
     await site.store.end(first, error=SpicaError("late", "late"), next_s=0)
     assert (await site.store.listing())[0]["error"] is None
+
+
+async def test_a_pass_that_is_ended_in_a_hurry_still_gives_its_watch_back(
+    cadc: CadcStandIn, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.add()
+    held, asked = await site.claim(), asyncio.Event()
+
+    class Silent:
+        async def newest(self, collection: str) -> tuple[datetime, datetime]:
+            asked.set()
+            await asyncio.sleep(60)
+            raise AssertionError
+
+        async def page(self, query: str, page_rows: int) -> Any:
+            raise AssertionError
+
+    let_go = site.store.let_go
+
+    async def slowly(held: Held) -> None:
+        await asyncio.sleep(0.6)  # a store under load; whoever ends tasks cancels again after 0.2 s
+        await let_go(held)
+
+    monkeypatch.setattr(site.store, "let_go", slowly)
+    task = asyncio.create_task(make_pass(held, site.store, site.discovery(Silent()), interval_s=60))
+    await asked.wait()
+    await end(task)
+    await until(site.pool, "SELECT holder IS NULL FROM watches")
+
+
+async def test_a_watch_that_is_added_paused_is_never_polled(site: Site) -> None:
+    await site.store.add(D3, active=False)
+    assert await site.store.claim(new_holder()) is None
+    assert (await site.store.listing())[0]["state"] == "paused"
+    assert await site.store.seconds_to_next() is None
 
 
 async def test_a_watch_that_was_removed_meanwhile_announces_nothing(cadc: CadcStandIn, site: Site) -> None:

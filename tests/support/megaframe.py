@@ -102,8 +102,9 @@ def compressed(
     content = io.BytesIO()
     hdus = fits.HDUList([fits.PrimaryHDU(header=primary)])
     hdus.writeto(content, checksum=checksum)
+    one_sky = sky(shape, seed)
     for number, header in enumerate(ccds):
-        pixels = sky(shape, seed * 1000 + number)
+        pixels = np.roll(one_sky, 31 * number, axis=1)  # no two CCDs hold the same pixels
         hdu = fits.CompImageHDU(pixels, header=header, compression_type="RICE_1", tile_shape=(1, shape[1]))
         one = io.BytesIO()
         fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(one, checksum=checksum)
@@ -112,12 +113,10 @@ def compressed(
 
 
 def dumped_headers(path: Path) -> list[fits.Header]:
-    """Headers of a dump as archives serve them: one card a line, END after each."""
-    blocks = re.split(r"^END *$", path.read_text(encoding="latin-1"), flags=re.MULTILINE)
-    return [
-        fits.Header.fromstring(
-            "\n".join(line[:80].ljust(80) for line in block.strip("\n").split("\n")), sep="\n"
-        )
-        for block in blocks
-        if block.strip()
-    ]
+    """Headers of a dump as archives serve them: one card a line, END after each, titles between."""
+    headers: list[fits.Header] = []
+    for block in re.split(r"^END *$", path.read_text(encoding="latin-1"), flags=re.MULTILINE):
+        cards = [line[:80].ljust(80) for line in block.split("\n") if line.strip() and line[0] != "#"]
+        if cards:
+            headers.append(fits.Header.fromstring("\n".join(cards), sep="\n"))
+    return headers

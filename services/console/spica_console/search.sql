@@ -6,7 +6,7 @@
 SELECT o AS cell_order FROM generate_series(0, 12) AS o
 WHERE EXISTS (SELECT 1 FROM sky_cells WHERE cell >= 4::bigint << (2 * o) AND cell < 4::bigint << (2 * o + 2));
 
--- name: by_place(cells, firsts, lasts, x, y, z, reach, chord, since, until, filter, run, name, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_rows)
+-- name: by_place(cells, firsts, lasts, x, y, z, reach, chord, since, until, filters, run, name, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_rows)
 -- The newest images stored by one of these cells, or in one of these ranges of cells, each with its corners if the rules
 -- let it pass and its surrounding circle, and rectangle, come near enough; `radius_rad` is null for the others.
 -- (A limit that is never reached keeps PostgreSQL from starting parallel workers, which takes longer than all the rest.)
@@ -42,7 +42,7 @@ LEFT JOIN LATERAL (
       AND abs(centre_x * :y - centre_y * :x) <= (reach_east + :chord) * sqrt(centre_x ^ 2 + centre_y ^ 2)
       AND abs((centre_x ^ 2 + centre_y ^ 2) * :z - centre_z * (centre_x * :x + centre_y * :y))
           <= (reach_north + :chord) * sqrt(centre_x ^ 2 + centre_y ^ 2)
-      AND (:filter::text IS NULL OR canonical_filter = :filter)
+      AND (:filters::text[] IS NULL OR canonical_filter = ANY(:filters))
       AND (:run::text IS NULL OR run = :run)
       AND (:name::text IS NULL OR name = :name)
       AND (:seeing_max::double precision IS NULL OR seeing_arcsec <= :seeing_max)
@@ -52,12 +52,12 @@ LEFT JOIN LATERAL (
 ) AS i ON true
 ORDER BY h.mjd_obs DESC, h.number DESC;
 
--- name: by_name(name, since, until, filter, run, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_rows)
+-- name: by_name(name, since, until, filters, run, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_rows)
 SELECT number, coalesce(mjd_obs, '-infinity') AS mjd_obs FROM images
 WHERE name = :name
   AND coalesce(mjd_obs, '-infinity') >= :since AND coalesce(mjd_obs, '-infinity') < :until
   AND (coalesce(mjd_obs, '-infinity'), number) < (:before_mjd::double precision, :before_number::bigint)
-  AND (:filter::text IS NULL OR canonical_filter = :filter)
+  AND (:filters::text[] IS NULL OR canonical_filter = ANY(:filters))
   AND (:run::text IS NULL OR run = :run)
   AND (:seeing_max::double precision IS NULL OR seeing_arcsec <= :seeing_max)
   AND (:airmass_max::double precision IS NULL OR airmass <= :airmass_max)
@@ -76,26 +76,38 @@ WHERE run = :run
 ORDER BY coalesce(mjd_obs, '-infinity') DESC, number DESC
 LIMIT :max_rows;
 
--- name: by_run_and_filter(run, since, until, filter, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_rows)
-SELECT number, coalesce(mjd_obs, '-infinity') AS mjd_obs FROM images
-WHERE run = :run AND canonical_filter = :filter
-  AND coalesce(mjd_obs, '-infinity') >= :since AND coalesce(mjd_obs, '-infinity') < :until
-  AND (coalesce(mjd_obs, '-infinity'), number) < (:before_mjd::double precision, :before_number::bigint)
-  AND (:seeing_max::double precision IS NULL OR seeing_arcsec <= :seeing_max)
-  AND (:airmass_max::double precision IS NULL OR airmass <= :airmass_max)
-  AND (:all_versions OR superseded_by IS NULL)
-ORDER BY coalesce(mjd_obs, '-infinity') DESC, number DESC
+-- name: by_run_and_filter(run, filters, since, until, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_rows)
+SELECT i.number, i.mjd_obs
+FROM unnest(:filters::text[]) AS f(filter)
+CROSS JOIN LATERAL (
+    SELECT number, coalesce(mjd_obs, '-infinity') AS mjd_obs FROM images
+    WHERE run = :run AND canonical_filter = f.filter
+      AND coalesce(mjd_obs, '-infinity') >= :since AND coalesce(mjd_obs, '-infinity') < :until
+      AND (coalesce(mjd_obs, '-infinity'), number) < (:before_mjd::double precision, :before_number::bigint)
+      AND (:seeing_max::double precision IS NULL OR seeing_arcsec <= :seeing_max)
+      AND (:airmass_max::double precision IS NULL OR airmass <= :airmass_max)
+      AND (:all_versions OR superseded_by IS NULL)
+    ORDER BY coalesce(mjd_obs, '-infinity') DESC, number DESC
+    LIMIT :max_rows
+) AS i
+ORDER BY i.mjd_obs DESC, i.number DESC
 LIMIT :max_rows;
 
--- name: by_filter(filter, since, until, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_rows)
-SELECT number, coalesce(mjd_obs, '-infinity') AS mjd_obs FROM images
-WHERE canonical_filter = :filter
-  AND coalesce(mjd_obs, '-infinity') >= :since AND coalesce(mjd_obs, '-infinity') < :until
-  AND (coalesce(mjd_obs, '-infinity'), number) < (:before_mjd::double precision, :before_number::bigint)
-  AND (:seeing_max::double precision IS NULL OR seeing_arcsec <= :seeing_max)
-  AND (:airmass_max::double precision IS NULL OR airmass <= :airmass_max)
-  AND (:all_versions OR superseded_by IS NULL)
-ORDER BY coalesce(mjd_obs, '-infinity') DESC, number DESC
+-- name: by_filter(filters, since, until, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_rows)
+SELECT i.number, i.mjd_obs
+FROM unnest(:filters::text[]) AS f(filter)
+CROSS JOIN LATERAL (
+    SELECT number, coalesce(mjd_obs, '-infinity') AS mjd_obs FROM images
+    WHERE canonical_filter = f.filter
+      AND coalesce(mjd_obs, '-infinity') >= :since AND coalesce(mjd_obs, '-infinity') < :until
+      AND (coalesce(mjd_obs, '-infinity'), number) < (:before_mjd::double precision, :before_number::bigint)
+      AND (:seeing_max::double precision IS NULL OR seeing_arcsec <= :seeing_max)
+      AND (:airmass_max::double precision IS NULL OR airmass <= :airmass_max)
+      AND (:all_versions OR superseded_by IS NULL)
+    ORDER BY coalesce(mjd_obs, '-infinity') DESC, number DESC
+    LIMIT :max_rows
+) AS i
+ORDER BY i.mjd_obs DESC, i.number DESC
 LIMIT :max_rows;
 
 -- name: by_time(since, until, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_rows)

@@ -184,10 +184,10 @@ def _limit(options: Mapping[str, str]) -> int:
 
 async def search(pool: Pool, wanted: Search, profiles: Mapping[str, Profile] | None = None) -> list[Row]:
     """Images that fit, the newest first; `match` says whether CCDs touch the place asked for, or perhaps do."""
-    wanted_filter = canonical_filter(wanted.filter, profiles or {})
+    filters = None if wanted.filter is None else names_of_filter(wanted.filter, profiles or {})
     found: list[tuple[int, str | None]] = []
     async with pool.acquire() as connection:
-        async for page in _pages(connection, wanted, wanted_filter):
+        async for page in _pages(connection, wanted, filters):
             found += page
             if len(found) >= wanted.limit:
                 break
@@ -198,17 +198,13 @@ async def search(pool: Pool, wanted: Search, profiles: Mapping[str, Profile] | N
     return rows
 
 
-def canonical_filter(name: str | None, profiles: Mapping[str, Profile]) -> str | None:
-    """The name under which images of this filter are kept, where headers have several for it."""
-    if name is None:
-        return None
-    return next(
-        (other for profile in profiles.values() if (other := profile.canonical_filter(name)) != name), name
-    )
+def names_of_filter(name: str, profiles: Mapping[str, Profile]) -> list[str]:
+    """The names under which images of this filter may be kept: some headers have several for one filter."""
+    return list(dict.fromkeys([name, *(profile.canonical_filter(name) for profile in profiles.values())]))
 
 
 async def _pages(
-    connection: Any, wanted: Search, wanted_filter: str | None
+    connection: Any, wanted: Search, filters: list[str] | None
 ) -> AsyncIterator[list[tuple[int, str | None]]]:
     """Numbers of images that fit, page after page, each with how well it touches the shape."""
     since, until = _EVERY_TIME
@@ -222,14 +218,18 @@ async def _pages(
         "airmass_max": wanted.airmass_max,
         "all_versions": wanted.all_versions,
     }
-    named = {"filter": wanted_filter, "run": wanted.run, "name": wanted.name}
+    named: dict[str, Any] = {"filters": filters, "run": wanted.run, "name": wanted.name}
     if wanted.shape is not None:
         query, place = queries.by_place, await _place(connection, wanted.shape)
         rules |= named | place
     else:
         query, given = _driver(named)
         rules |= given
-    size = wanted.limit if wanted.shape is None else wanted.limit * 5 // 4 + 10
+    size = wanted.limit
+    if wanted.shape is not None:
+        # About a third of the images of a cell cover a place in it, and rules leave fewer.
+        ruled = any(rules[name] is not None for name in ("filters", "run", "name", "seeing_max", "airmass_max"))
+        size = min(_MOST_CANDIDATES, (6 if ruled else 3) * size + 10)
     before = _LAST
     while True:
         rows: list[Record] = [
@@ -255,16 +255,16 @@ def _fitting(rows: Sequence[Record], shape: Shape | None) -> list[tuple[int, str
     return [(row["number"], match) for row, match in zip(rows, matches, strict=True) if match]
 
 
-def _driver(named: Mapping[str, str | None]) -> tuple[Any, dict[str, str | None]]:
+def _driver(named: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The query whose index narrows most, and the names that it takes."""
     if named["name"] is not None:
         return queries.by_name, dict(named)
-    if named["run"] is not None and named["filter"] is not None:
-        return queries.by_run_and_filter, {"run": named["run"], "filter": named["filter"]}
+    if named["run"] is not None and named["filters"] is not None:
+        return queries.by_run_and_filter, {"run": named["run"], "filters": named["filters"]}
     if named["run"] is not None:
         return queries.by_run, {"run": named["run"]}
-    if named["filter"] is not None:
-        return queries.by_filter, {"filter": named["filter"]}
+    if named["filters"] is not None:
+        return queries.by_filter, {"filters": named["filters"]}
     return queries.by_time, {}
 
 

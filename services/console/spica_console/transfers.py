@@ -113,10 +113,11 @@ async def shown(bus: Bus, line: Callable[[], str]) -> AsyncIterator[Callable[[],
         yield lambda: None
         return
     async with heard(bus) as transfers:
-        with Live(console=console, refresh_per_second=4, transient=True) as live:
+        # Drawn from here alone: rich's own thread would meet transfers as they change.
+        with Live(console=console, auto_refresh=False, transient=True) as live:
 
             def refresh() -> None:
-                live.update(Group(Text(line()), transfers))
+                live.update(Group(Text(line()), transfers), refresh=True)
 
             async def keep_fresh() -> None:
                 while True:

@@ -147,13 +147,18 @@ class Isolation:
     def _start(self) -> Connection[Any, Any]:
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            # -P: no module of the folder that one happens to be in is imported in place of ours.
+            # The helper sees the modules that are seen here. -P: and none of the folder that one happens to be in.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "spica_ingest.isolated_worker", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env=os.environ
+                | {
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "OMP_NUM_THREADS": "1",
+                },
             )
             self._connection = Connection(ours.detach())
         return self._connection

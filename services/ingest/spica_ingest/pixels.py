@@ -78,11 +78,13 @@ class Pixels:
             image: TiledImage | None = TiledImage.of(self._values, np.frombuffer(window, np.uint8))
             if image is not None and image.is_rare:
                 image.check_rare()
-        except TileError as error:
-            self._error = error
-            return []
         except NotHandledError:
             image = None
+        except MemoryError:
+            raise
+        except Exception as error:  # what nobody thought of means the same: `result` tells
+            self._error = error
+            return []
         if image is None or image.is_rare:
             self._scale = _Scale(1.0, 0.0)  # astropy has applied it
             self._futures.append(pool.submit(self._by_astropy, bytes(window)))

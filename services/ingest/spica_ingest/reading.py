@@ -26,7 +26,7 @@ from spica_ingest.headers import (
 )
 from spica_ingest.isolation import Bounds
 from spica_ingest.pixels import PART_BYTES, Pixels
-from spica_ingest.science.checksum import add_to_sum, agrees
+from spica_ingest.science.checksum import add_to_mark, add_to_sum, agrees
 from spica_ingest.science.facts import FileFacts, Finding, HduFacts
 from spica_ingest.sources import Source, damaged, opened
 
@@ -249,18 +249,18 @@ def _read_data(source: Source, values: dict[str, Any], header_bytes: bytes, size
         looked_at = False
     pixels = Pixels(hdu, values) if looked_at else None
     part = size if compressed and pixels else PART_BYTES
-    total = got = 0
+    total = mark = got = 0
     while got < size:
         window = source.take(min(part, size - got))
         if not len(window):
             break
-        total = add_to_sum(total, window)
+        total, mark = add_to_sum(total, window), add_to_mark(mark, window, got)
         if pixels and not compressed and not len(window) % (abs(values["BITPIX"]) // 8):
             source.used_by(pixels.plain(scan.pool, window))
         got += len(window)
     fill = source.take(-size % BLOCK) if got == size else memoryview(b"")
     total = add_to_sum(total, fill, size)
-    scan.hdus[-1] = hdu = replace(hdu, fingerprint=(size, total) if size else None)
+    scan.hdus[-1] = hdu = replace(hdu, fingerprint=(size, mark) if size else None)
     whole = got == size and len(fill) == -size % BLOCK
     if not _note_data(hdu.index, size, got, len(fill), scan):
         return False

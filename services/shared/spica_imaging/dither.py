@@ -22,7 +22,9 @@ def dither_of(header: Mapping[str, Any]) -> tuple[int, int]:
     """Method (ZQUANTIZ) and seed (ZDITHER0) of a quantized image; an unknown method counts as none."""
     method = _METHODS.get(str(header.get("ZQUANTIZ", "")).strip().upper(), NO_DITHER)
     seed = header.get("ZDITHER0", 1)
-    return method, seed if isinstance(seed, int) and not isinstance(seed, bool) else 1
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        return method, 1
+    return method, (seed - 1) % _N_RANDOM + 1
 
 
 @cache

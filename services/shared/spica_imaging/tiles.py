@@ -309,13 +309,19 @@ class _Table:
                 raise TileError(f"column {name} has format {form!r}")
             return self._view(place, _TYPES[found[2]], 1)[:, 0].astype(np.float64)
         value = self._header.get(name)
-        return None if value is None else np.full(self._rows, float(value))
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TileError(f"{name} is {value!r}")
+        return np.full(self._rows, float(value))
 
     def blanks(self) -> NDArray[np.int64]:
         """What means no value, per tile."""
         found = self.numbers("ZBLANK")
         if found is None:
             return np.full(self._rows, np.iinfo(np.int32).min, np.int64)
+        # As 32-bit integers, which quantized pixels are; anything else is no pixel's value.
+        found = np.where(abs(found) <= 2.0**31, found, 2.0**32)
         return found.astype(np.int64)
 
 

@@ -16,7 +16,7 @@ import structlog
 from spica_proto.base import Product
 
 from spica_runtime.errors import NotRetriable
-from spica_runtime.nodes import Node, queries
+from spica_runtime.nodes import BEATS_MISSED, Node, queries
 from spica_runtime.pg import Pool, Record
 from spica_runtime.settings import PlatformSettings
 from spica_runtime.storage import DataFolder
@@ -39,6 +39,7 @@ class Files:
         self._pool = pool
         self._node = node
         self._token = settings.node_token.get_secret_value() if settings.node_token else None
+        self._away_s = BEATS_MISSED * settings.node_heartbeat_s
         self._cache = Cache(data.root / CACHE, settings.node_cache_mb * 1_000_000)
 
     async def locate(self, paths: Sequence[str]) -> dict[str, Path]:
@@ -68,7 +69,7 @@ class Files:
     async def peers(self, node_ids: set[str]) -> dict[str, Peer]:
         """Nodes, as the store knows them."""
         rows = queries.peers(self._pool, node_ids=sorted(node_ids))
-        return {row["node_id"]: Peer.of(row) async for row in rows}
+        return {row["node_id"]: Peer.of(row, self._away_s) async for row in rows}
 
     async def _elsewhere(self, row: Record, peer: Peer) -> Path:
         product = Product(path=row["path"], sha256=row["sha256"], size_bytes=row["size_bytes"], kind="cached")

@@ -269,7 +269,8 @@ def _configured(durable: str, subject: str) -> ConsumerConfig:
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT_S,
         max_deliver=-1,
-        max_ack_pending=1024,
+        # What waits for a node that is away counts as pending, and must not stand in the way of the rest.
+        max_ack_pending=100_000,
     )
 
 

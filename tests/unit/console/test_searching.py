@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from spica_console.searching import Search, canonical_filter, search_from, touching
+from spica_console.searching import Search, names_of_filter, search_from, touching
 from spica_imaging.profiles import load_profiles
 from spica_imaging.skyshapes import Box, Cone, Polygon
 from spica_ingest.science.place import Place, place_of, rough_place
@@ -132,6 +132,6 @@ def test_many_images_at_once_are_judged_as_each_alone() -> None:
 
 def test_a_filter_may_be_called_by_any_of_its_names() -> None:
     profiles = load_profiles()
-    assert canonical_filter("y.MP9702", profiles) == "i.MP9702"
-    assert canonical_filter("r.MP9601", profiles) == "r.MP9601"
-    assert canonical_filter(None, profiles) is None
+    assert names_of_filter("y.MP9702", profiles) == ["y.MP9702", "i.MP9702"]
+    assert names_of_filter("r.MP9601", profiles) == ["r.MP9601"]
+    assert {"r", "r.SDSS"} <= set(names_of_filter("r", profiles))

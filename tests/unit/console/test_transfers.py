@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 from rich.console import Console
+from spica_console import output
+from spica_console import transfers as board
 from spica_console.submitting import sources
 from spica_console.transfers import Transfers, amount
 from spica_proto.images import ImageProgress
@@ -71,3 +79,25 @@ def test_files_folders_and_addresses_are_told_apart(tmp_path, monkeypatch) -> No
     for text in ("missing.fits", "mast:HST/a", "cadc"):
         with pytest.raises(UsageError, match=f"no file {text}"):
             sources([text], ("cadc",))
+
+
+async def test_it_is_drawn_where_it_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in a thread of rich's own, which would meet transfers that come and go meanwhile."""
+    drawn_in: set[int] = set()
+
+    class Watched(Transfers):
+        def now(self) -> list[ImageProgress]:
+            drawn_in.add(threading.get_ident())
+            return super().now()
+
+    @asynccontextmanager
+    async def heard(_: object) -> AsyncIterator[Transfers]:
+        yield Watched()
+
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(board, "heard", heard)
+    monkeypatch.setattr(output, "console", lambda stderr: screen)
+    async with board.shown(None, lambda: "2 of 3 ended"):  # type: ignore[arg-type]
+        await asyncio.sleep(0.6)
+    assert drawn_in == {threading.get_ident()}
+    assert "2 of 3 ended" in screen.file.getvalue()  # type: ignore[attr-defined]

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import random
 import struct
 
 from hypothesis import given
 from hypothesis import strategies as st
-from spica_ingest.science.checksum import ALL_ONES, add_to_sum, agrees
+from spica_ingest.science.checksum import ALL_ONES, add_to_mark, add_to_sum, agrees
 
 
 def slow_sum(content: bytes) -> int:
@@ -16,7 +17,7 @@ def slow_sum(content: bytes) -> int:
     return total
 
 
-add_to_sum(0, bytes(8))  # compiles, once: no test is to be slow for it
+add_to_sum(0, bytes(8)), add_to_mark(0, bytes(8), 0)  # compiles, once: no test is to be slow for it
 words = st.binary(max_size=400).map(lambda content: content[: len(content) // 4 * 4])
 
 
@@ -43,3 +44,27 @@ def test_a_block_may_begin_amid_a_word(first: bytes, second: bytes) -> None:
     total = add_to_sum(add_to_sum(0, first), second, len(first))
     padded = whole + bytes(-len(whole) % 4)
     assert total % ALL_ONES == slow_sum(padded) % ALL_ONES
+
+
+def slow_mark(content: bytes) -> int:
+    total = 0
+    whole = len(content) // 4 * 4
+    for index, (word,) in enumerate(struct.iter_unpack("<I", content[:whole])):
+        total += word * (2 * index * 0x9E3779B97F4A7C15 + 1)
+    return (total + int.from_bytes(content[whole:], "little") * (whole + 1)) % 2**64
+
+
+@given(words, st.binary(max_size=60))
+def test_the_mark_agrees_with_its_slow_twin_in_one_part_and_in_two(first: bytes, second: bytes) -> None:
+    whole = first + second
+    assert add_to_mark(0, whole, 0) == slow_mark(whole)
+    assert add_to_mark(add_to_mark(0, first, 0), second, len(first)) == slow_mark(whole)
+
+
+@given(st.lists(st.binary(min_size=4, max_size=4), min_size=2, max_size=40, unique=True), st.randoms())
+def test_the_mark_tells_the_order_which_the_sum_does_not(parts: list[bytes], chance: random.Random) -> None:
+    other = parts.copy()
+    chance.shuffle(other)
+    one, two = b"".join(parts), b"".join(other)
+    assert add_to_sum(0, one) == add_to_sum(0, two)
+    assert (add_to_mark(0, one, 0) == add_to_mark(0, two, 0)) == (one == two)

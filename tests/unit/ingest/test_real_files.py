@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import resource
 import time
 from pathlib import Path
 
 import pytest
+from astropy.io import fits
 from spica_imaging.frame import iter_ccds
 from spica_imaging.profiles import load_profiles
 from spica_ingest.headers import CARD, describe_hdu, header_values
+from spica_ingest.isolation import Bounds, Isolation
 from spica_ingest.reading import Limits, read_facts
+from spica_ingest.science.codes import CODES
 from spica_ingest.science.facts import FileFacts
 from spica_ingest.science.verify import Exposure, Verdict, judge
+from spica_ingest.verifying import verify
 
+from tests.support.megaframe import CCD_SHAPE, compressed, dumped_headers
 from tests.support.realdata import real_data
 
 pytestmark = pytest.mark.real
@@ -55,12 +62,39 @@ def test_forty_raw_frames_without_wcs_are_taken_by_their_pointing() -> None:
 @pytest.mark.parametrize(
     ("name", "profile", "run", "filter_name", "canonical", "exposure_time_s", "mjd", "ra_deg", "dec_deg"),
     [
-        ("decam/DECam_00241238_01.fits.fz", "decam", "2012B-0001", "r DECam SDSS c0002 6415.0 1480.0", "r.DECam",
-         90.0, 56569.36873771, 60.95, -51.47),
-        ("sdss2583/frame-g-002583-2-0136.fits.bz2", "sdss", "2583", "g", "g.SDSS",
-         53.907456, 52172.270089, 323.3416, -0.7343),
-        ("sdss2583/frame-r-002583-2-0136.fits.bz2", "sdss", "2583", "r", "r.SDSS",
-         53.907456, 52172.266772, 323.3428, -0.7340),
+        (
+            "decam/DECam_00241238_01.fits.fz",
+            "decam",
+            "2012B-0001",
+            "r DECam SDSS c0002 6415.0 1480.0",
+            "r.DECam",
+            90.0,
+            56569.36873771,
+            60.95,
+            -51.47,
+        ),
+        (
+            "sdss2583/frame-g-002583-2-0136.fits.bz2",
+            "sdss",
+            "2583",
+            "g",
+            "g.SDSS",
+            53.907456,
+            52172.270089,
+            323.3416,
+            -0.7343,
+        ),
+        (
+            "sdss2583/frame-r-002583-2-0136.fits.bz2",
+            "sdss",
+            "2583",
+            "r",
+            "r.SDSS",
+            53.907456,
+            52172.266772,
+            323.3428,
+            -0.7340,
+        ),
         ("ngc7789/stack_V_30.fit", "generic", "unknown", "V", "V", 30.0, None, 359.3647, 56.7195),
         ("ngc7789/stack_V_300.fit", "generic", "unknown", "V", "V", 300.0, None, 359.3641, 56.7196),
     ],
@@ -80,21 +114,30 @@ def test_frames_of_other_telescopes_pass(
     assert len(exposure.ccds) == 1
 
 
+def look_and_measure(path: Path) -> tuple[Verdict, float]:
+    """A verdict, and the most memory that was resident in MB."""
+    verdict = verdict_of(path)
+    return verdict, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
 def test_every_odd_file_gets_a_verdict_soon_and_accepted_ones_can_be_read() -> None:
     files = sorted(path for path in real_data("odd_fits").rglob("*") if path.is_file())
     assert len(files) >= 60
     accepted = set()
-    for path in files:
-        begun = time.monotonic()
-        verdict = verdict_of(path)
-        assert time.monotonic() - begun < 10, path
-        assert (verdict.exposure is None) == bool(verdict.reasons), path
-        if verdict.exposure is not None:
-            accepted.add(path.name)
-            ccds = list(iter_ccds(path, PROFILES[verdict.exposure.profile]))
-            assert [(c.hdu, c.name, c.data.shape) for c in ccds] == [
-                (c.hdu, c.name, c.shape) for c in verdict.exposure.ccds
-            ]
+    with Isolation() as helper:
+        for path in files:
+            begun = time.monotonic()
+            verdict, peak_mb = helper.run(Bounds(10.0, 1_000_000_000), look_and_measure, path)
+            assert time.monotonic() - begun < 10, path
+            assert peak_mb < 1000, path
+            assert (verdict.exposure is None) == bool(verdict.reasons), path
+            assert {item.code for item in (*verdict.reasons, *verdict.repairs)} <= CODES.keys()
+            if verdict.exposure is not None:
+                accepted.add(path.name)
+                ccds = list(iter_ccds(path, PROFILES[verdict.exposure.profile]))
+                assert [(c.hdu, c.name, c.data.shape) for c in ccds] == [
+                    (c.hdu, c.name, c.shape) for c in verdict.exposure.ccds
+                ]
     assert {"m13.fits", "m13_rice.fits", "m13_hcomp.fits", "m13_gzip.fits", "m13_plio.fits"} <= accepted
     assert len(accepted) < 20
 
@@ -156,3 +199,43 @@ def test_megacam_headers_give_the_right_essentials(
     # 979412 has no EXTNAME: its CCDs are named by EXTVER.
     unnamed = "979412" in name
     assert ("extname_missing" in [item.code for item in verdict.repairs]) == unnamed
+
+
+_STRUCTURE = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|TFIELDS|TTYPE\d|TFORM\d|ZIMAGE|ZTENSION|ZBITPIX|ZNAXIS\d*|ZPCOUNT"
+    r"|ZGCOUNT|ZTILE\d|ZCMPTYPE|ZNAME\d|ZVAL\d|BZERO|BSCALE|CHECKSUM|DATASUM|COMMENT|HISTORY|"
+)
+
+
+def rendered(name: str, shape: tuple[int, int]) -> bytes:
+    """The frame that a real header set belongs to, but for its sky."""
+    primary, *ccds = (
+        fits.Header(card for card in header.cards if not _STRUCTURE.fullmatch(card.keyword))
+        for header in dumped_headers(real_data(f"megacam/headers/{name}.fits.header"))
+    )
+    return compressed(primary, ccds, shape)
+
+
+@pytest.mark.parametrize("name", ["mega__1257365o", "mega__1257365p", "mega__979412o", "mega__979412p"])
+def test_real_header_sets_pass_as_frames(name: str, tmp_path: Path) -> None:
+    shape = (64, CCD_SHAPE[1])
+    path = tmp_path / f"{name}.fits.fz"
+    path.write_bytes(rendered(name, shape))
+    layout = PROFILES["megacam"].layout.model_copy(update={"ccd_sizes": (shape[::-1],)})
+    profiles = PROFILES | {"megacam": PROFILES["megacam"].model_copy(update={"layout": layout})}
+    verdict = judge(read_facts(path, LIMITS), profiles)
+    assert verdict.exposure is not None, verdict.reasons
+    assert (verdict.exposure.profile, len(verdict.exposure.ccds)) == ("megacam", 36)
+    assert verdict.exposure.geometry.wcs == "full"
+    expected = {"extname_missing"} if "979412" in name else set()
+    assert {item.code for item in verdict.repairs} == expected, verdict.repairs
+
+
+@pytest.mark.slow
+def test_a_real_header_set_passes_in_full_size(tmp_path: Path) -> None:
+    path = tmp_path / "1257365p.fits.fz"
+    path.write_bytes(rendered("mega__1257365p", CCD_SHAPE))
+    verified = verify(path, Limits(8 * 10**9, 5 * 10**8, memory_bytes=600_000_000), None)
+    assert verified.verdict.exposure is not None, verified.verdict.reasons
+    assert verified.verdict.repairs == ()
+    assert [ccd.name for ccd in verified.verdict.exposure.ccds] == [f"ccd{n:02d}" for n in range(36)]

@@ -161,21 +161,18 @@ async def _add(
 ) -> None:
     from spica_ingest.watching.store import WatchStore
 
-    from spica_console import output, watching
+    from spica_console import output, watch_tables, watching
     from spica_console.connecting import reach_store
 
     watch = watching.wish(given, cone, polygon, since)
     if dry_run:
         async with watching.archive() as (archive, settings):
-            watching.print_preview(
+            watch_tables.print_preview(
                 await watching.look_ahead(watch, archive, settings, limit), as_json=as_json
             )
         return
     async with reach_store() as (pool, _):
-        store = WatchStore(pool)
-        await store.add(watch)
-        if paused:
-            await store.set_active(watch.name, active=False)
+        await WatchStore(pool).add(watch, active=not paused)
     if as_json:
         output.print_json(watch.model_dump(mode="json", exclude_none=True))
         return
@@ -191,7 +188,7 @@ async def _add(
 async def _list(as_json: bool) -> None:
     from spica_ingest.watching.store import WatchStore
 
-    from spica_console import output, watching
+    from spica_console import output, watch_tables
     from spica_console.connecting import reach_store
 
     async with reach_store() as (pool, _):
@@ -200,13 +197,13 @@ async def _list(as_json: bool) -> None:
     if as_json:
         output.print_json({"watches": watches, "folders": folders})
     else:
-        watching.print_listing(watches, folders)
+        watch_tables.print_listing(watches, folders)
 
 
 async def _show(name: str, as_json: bool) -> None:
     from spica_ingest.watching.store import WatchStore
 
-    from spica_console import output, watching
+    from spica_console import output, watch_tables
     from spica_console.connecting import reach_store
 
     async with reach_store() as (pool, _):
@@ -216,7 +213,7 @@ async def _show(name: str, as_json: bool) -> None:
     if as_json:
         output.print_json(row)
     else:
-        watching.print_watch(row)
+        watch_tables.print_watch(row)
 
 
 async def _set_active(name: str, *, active: bool, as_json: bool) -> None:
@@ -253,20 +250,20 @@ async def _run_once(
 ) -> list[dict[str, Any]]:
     from spica_ingest.watching.store import WatchStore
 
-    from spica_console import watching
+    from spica_console import watch_tables, watching
     from spica_console.connecting import reach, reach_store
 
     if dry_run:
         async with reach_store() as (pool, _), watching.archive() as (archive, settings):
             shown = await watching.look_ahead_of(name, WatchStore(pool), archive, settings, limit)
-        watching.print_preview(shown, as_json=as_json)
+        watch_tables.print_preview(shown, as_json=as_json)
         return []
     if not wait:
         async with reach_store() as (pool, _), watching.archive() as (archive, settings):
             made = await watching.look_now(name, WatchStore(pool), archive, settings)
-        watching.print_pass(name, made, as_json=as_json)
+        watch_tables.print_pass(name, made, as_json=as_json)
         return []
     async with reach() as spica, watching.archive() as (archive, settings):
         rows = await watching.look_and_follow(name, spica, archive, settings, timeout_s)
-    watching.print_followed(rows, as_json=as_json)
+    watch_tables.print_followed(rows, as_json=as_json)
     return rows

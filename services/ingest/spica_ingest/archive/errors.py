@@ -15,6 +15,7 @@ unsupported_uri          NotRetriable  a host that is not in the list, a scheme 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -39,7 +40,7 @@ def unavailable(url: str, why: str, after_s: float | None = None) -> Unavailable
     """The archive is away or busy; `after_s`: what it asks for, in seconds."""
     return Unavailable(
         "archive_unavailable",
-        f"{shown(url)}: {why}.",
+        f"The archive cannot be used now, at {shown(url)}: {why}.",
         after_s=None if after_s is None else min(after_s, _LONGEST_ASKED_S),
     )
 
@@ -70,6 +71,15 @@ def from_status(url: str, response: httpx.Response, body: str, credential: str) 
 def refused_length(url: str, max_bytes: int) -> NotRetriable:
     """An answer that does not end."""
     return NotRetriable("archive_refused", f"{shown(url)} answers with more than {max_bytes} bytes.")
+
+
+def unknown_end(url: str) -> NotRetriable:
+    """A file of which nobody can tell whether it is whole."""
+    return NotRetriable(
+        "archive_refused",
+        f"{shown(url)} tells neither the length of the file nor its checksum: whether all of it came cannot be told. "
+        "Fetch it by other means, and submit it as a file.",
+    )
 
 
 def no_such_file(what: str, said: str) -> Retriable:
@@ -110,15 +120,19 @@ def retry_after_s(response: httpx.Response) -> float | None:
     text = response.headers.get("retry-after", "").strip()
     if not text:
         return None
+    if text.isascii() and text.isdigit():
+        return float(text[:10])
+    until, now = http_date(text), http_date(response.headers.get("date"))
+    # The archive's clock against itself.
+    return None if until is None or now is None else max(0.0, (until - now).total_seconds())
+
+
+def http_date(text: str | None) -> datetime | None:
+    """Time of an HTTP header, in UTC; None where there is none that can be read."""
     try:
-        return max(0.0, float(int(text)))
-    except ValueError:
-        pass
-    try:
-        until = parsedate_to_datetime(text)
-        now = parsedate_to_datetime(response.headers["date"])  # the archive's clock against itself
-        return max(0.0, (until - now).total_seconds())
-    except (KeyError, TypeError, ValueError):
+        read = parsedate_to_datetime(text or "")
+        return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
 
 

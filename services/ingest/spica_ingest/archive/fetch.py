@@ -12,8 +12,7 @@ import shutil
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -53,14 +52,10 @@ class OtherVersion(Retriable):
 
     def is_newer_than(self, moment: datetime | None) -> bool:
         """Whether the archive changed it at `moment` or later (HTTP dates have whole seconds); False if unknown."""
-        if moment is None or self.offered.last_modified is None:
+        if moment is None:
             return False
-        try:
-            changed = parsedate_to_datetime(self.offered.last_modified)
-        except ValueError:
-            return False
-        changed = changed if changed.tzinfo else changed.replace(tzinfo=UTC)
-        return changed >= moment.replace(microsecond=0)
+        changed = errors.http_date(self.offered.last_modified)
+        return changed is not None and changed >= moment.replace(microsecond=0)
 
 
 class TooLarge(SpicaError):
@@ -93,7 +88,7 @@ class Fetcher:
     ) -> Fetched:
         """Fetch it, whatever it takes, within reason. See `archive.errors` for what is raised."""
         await part.open()
-        if part.complete and part.identity is not None and _fits(part.identity, wanted):
+        if part.complete and wanted.md5 == part.md5:
             with contextlib.suppress(Retriable):
                 return await self._compared(wanted, part)
         try:
@@ -110,15 +105,17 @@ class Fetcher:
         self, wanted: Wanted, part: Part, addresses: Addresses, allowed: HostList | None, tell: Tell
     ) -> Fetched:
         """Try as long as it makes sense."""
-        failures = 0
+        failures, furthest = 0, part.size
         while True:
-            urls, before = await addresses(), part.size
+            urls = await addresses()
             try:
                 return await self._try_each(wanted, part, urls, allowed, tell)
             except Retriable as error:
                 if error.code not in _TRY_AGAIN:
                     raise
-                failures = 1 if part.size >= before + _PROGRESS_BYTES else failures + 1
+                # Further than ever: one that begins anew each time comes somewhere each time, and never to the end.
+                failures = 1 if part.size >= furthest + _PROGRESS_BYTES else failures + 1
+                furthest = max(furthest, part.size)
                 if failures > self._http.patience.retries:
                     raise
                 await self._pause(failures, error)
@@ -155,7 +152,7 @@ class Fetcher:
         """One address: go on, or begin again where it offers something else than what is here."""
         if part.identity is not None and not _fits(part.identity, wanted):
             await part.discard()
-        if not part.complete and not await self._read(url, wanted, part, allowed, tell):
+        if not await self._read(url, wanted, part, allowed, tell):
             await part.discard()
             if not await self._read(url, wanted, part, allowed, tell):
                 raise errors.unavailable(url, "it answers with a part of the file when asked for all of it")
@@ -163,7 +160,7 @@ class Fetcher:
 
     async def _read(self, url: str, wanted: Wanted, part: Part, allowed: HostList | None, tell: Tell) -> bool:
         """Read all that is still to come. False if what is here cannot be gone on with."""
-        headers = {"Range": f"bytes={part.size}-"} if part.size else {}
+        headers = {"Range": f"bytes={part.size}-"} if part.size and not part.complete else {}
         async with self._http.open(
             "GET", url, headers=headers, allowed=allowed, read_s=self._limits.stall_s
         ) as response:
@@ -176,6 +173,8 @@ class Fetcher:
                 raise errors.unavailable(url, "it answers with a page for browsers instead of the file")
             if not _fits(offered, wanted):
                 raise OtherVersion(wanted.uri, offered, wanted)
+            if part.complete and part.identity is not None and offered.continues(part.identity):
+                return True  # all of it is here already, and still is what the archive has
             if response.status_code == 206:
                 begun = part.identity
                 if begun is None or range_of(response)[0] != part.size or not offered.continues(begun):
@@ -185,6 +184,9 @@ class Fetcher:
                 await part.begin(offered)
             self._make_room(part, offered.total if offered.total is not None else wanted.size_bytes)
             await self._receive(url, response, part, tell)
+            if _end_is_unknown(response, offered, wanted):
+                await part.discard()
+                raise errors.unknown_end(url)
         return True
 
     async def _receive(self, url: str, response: httpx.Response, part: Part, tell: Tell) -> None:
@@ -206,6 +208,10 @@ class Fetcher:
         finally:
             # What came before it broke off need not come again.
             await self._write(part, buffer, total)
+        if total is not None and part.size < total:
+            raise errors.broken(
+                url, f"it gave bytes up to {part.size} of {total}"
+            )  # a server may give less at a time
 
     async def _write(self, part: Part, buffer: bytearray, total: int | None) -> None:
         block = bytes(buffer)
@@ -262,6 +268,12 @@ def _fits(offered: Identity, wanted: Wanted) -> bool:
     if wanted.md5 and offered.md5:
         return wanted.md5 == offered.md5
     return None in (wanted.size_bytes, offered.total) or wanted.size_bytes == offered.total
+
+
+def _end_is_unknown(response: httpx.Response, offered: Identity, wanted: Wanted) -> bool:
+    """Whether nothing tells if all of it came: it ended because the connection did."""
+    known = (wanted.size_bytes, wanted.md5, offered.total, offered.md5)
+    return known == (None,) * 4 and "chunked" not in response.headers.get("transfer-encoding", "").lower()
 
 
 async def _chunks(url: str, response: httpx.Response, pace: Pace) -> AsyncGenerator[bytes, None]:

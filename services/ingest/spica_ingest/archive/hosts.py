@@ -78,6 +78,11 @@ def origin(url: str) -> str:
         host, port = None, None
     if not host or parts.scheme not in _DEFAULT_PORTS:
         raise UsageError("bad_address", f"{url!r} is no http(s):// address.")
+    if parts.username is not None or parts.password is not None:
+        raise UsageError(
+            "bad_address",
+            f"The address of {host} has a user or password in it, which would stand in logs. Leave it out.",
+        )
     return f"{f'[{host}]' if ':' in host else host}:{port or _DEFAULT_PORTS[parts.scheme]}"
 
 

@@ -61,7 +61,8 @@ class Part:
                 self.whole.rename(self.path)  # came whole, but nobody took it
             await asyncio.to_thread(self._hash_what_is_here)
         self.identity = identity
-        if identity.total is not None and self.size > identity.total:
+        too_long = identity.total is not None and self.size > identity.total
+        if too_long or (self.complete and identity.md5 not in (None, self.md5)):
             await self.discard()
 
     async def begin(self, identity: Identity) -> None:

@@ -25,12 +25,8 @@ def shown(url: str) -> str:
     name = unquote(parts.path.rsplit("/", 1)[-1])
     if len(name) > _MAX_NAME or not _FILE_NAME.fullmatch(name):
         name = ""
-    middle = "…/" if parts.path.count("/") > 1 or not name else ""
-    return (
-        f"{parts.scheme}://{host}{port}/{middle}{name}"
-        if parts.path.strip("/")
-        else f"{parts.scheme}://{host}{port}"
-    )
+    folders = "/…" if parts.path.rstrip("/").count("/") > 1 or (not name and parts.path.strip("/")) else ""
+    return f"{parts.scheme}://{host}{port}{folders}{f'/{name}' if name else ''}"
 
 
 def hush_libraries() -> None:

@@ -21,7 +21,7 @@ from spica_runtime.errors import SpicaError, Unavailable
 
 from spica_ingest.archive import errors
 from spica_ingest.archive.credentials import ANONYMOUS
-from spica_ingest.archive.http import ArchiveHttp
+from spica_ingest.archive.http import Answer, ArchiveHttp
 
 log = structlog.get_logger(__name__)
 
@@ -114,8 +114,7 @@ class Registry:
         return await self._capabilities[ivo_id].get()
 
     async def _fetch_list(self, retries: int | None) -> dict[str, str]:
-        answer = await self._http.request("GET", self._url, retries=retries)
-        services = parse_list(answer.text)
+        services = parse_list((await self._document(self._url, retries)).text)
         if not any(ivo_id.startswith("ivo://") for ivo_id in services):
             raise errors.unavailable(self._url, "it answers with something else than a list of services")
         return services
@@ -125,13 +124,25 @@ class Registry:
         if ivo_id not in services:
             self._list.forget()
             raise _unknown(f"the registry {self._url} lists {len(services)} services, and no {ivo_id}")
-        answer = await self._http.request("GET", services[ivo_id], retries=retries)
+        answer = await self._document(services[ivo_id], retries)
         try:
             return parse_capabilities(answer.content)
         except (ParseError, DefusedXmlException, ValueError) as error:
             raise errors.unavailable(
                 services[ivo_id], f"it is no capabilities document ({error})", _ASK_AGAIN_S
             ) from None
+
+    async def _document(self, url: str, retries: int | None) -> Answer:
+        """One of the archive's own documents.
+
+        That it is not there, or not for us, says nothing about a file: a service that is being set up again answers so.
+        """
+        answer = await self._http.request(
+            "GET", url, accept=(200, *errors.MISSING, *errors.FORBIDDEN), retries=retries
+        )
+        if answer.status != 200:
+            raise errors.unavailable(url, f"HTTP {answer.status}", _ASK_AGAIN_S)
+        return answer
 
 
 def parse_list(text: str) -> dict[str, str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from spica_proto.images import ImageProgress
+from spica_runtime.tasks import end
 
 from spica_ingest.archive.transfer import Tell, Transfer
 
@@ -50,7 +51,5 @@ async def told(
     try:
         yield tell
     finally:
-        telling.cancel()
-        with suppress(asyncio.CancelledError):
-            await telling
+        await end(telling)
         await publish(message(ended=True))

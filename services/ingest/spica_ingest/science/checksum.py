@@ -37,6 +37,26 @@ def add_to_sum(total: int, block: bytes | memoryview | NDArray[np.uint8], offset
     return _folded(total)
 
 
+@kernel
+def _weighted_sum(words: NDArray[np.uint32], first: int) -> int:
+    """Sum of words, each times an odd number of its own: other than a plain sum, it tells their order."""
+    total = np.uint64(0)
+    for index in range(len(words)):
+        total += np.uint64(words[index]) * (
+            np.uint64(2 * (first + index)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
+        )
+    return np.int64(total)
+
+
+def add_to_mark(mark: int, block: bytes | memoryview, offset: int) -> int:
+    """Add a block that begins `offset` bytes into the whole to a mark, by which equal contents are known (64 bits)."""
+    content = np.frombuffer(block, np.uint8)
+    whole = len(content) // 4 * 4
+    added = int(_weighted_sum(np.ascontiguousarray(content[:whole]).view("<u4"), offset // 4))
+    rest = int.from_bytes(bytes(content[whole:]), "little")
+    return (mark + added + rest * (offset + whole + 1)) % (1 << 64)
+
+
 def _folded(total: int) -> int:
     while total > ALL_ONES:
         total = (total & ALL_ONES) + (total >> 32)

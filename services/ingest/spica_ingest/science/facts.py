@@ -49,7 +49,7 @@ class HduFacts:
     pixels: PixelFacts | None = None
     """None where pixels were not decoded."""
     fingerprint: tuple[int, int] | None = None
-    """Size and sum of the data unit: two HDUs that share it hold the same bytes."""
+    """Size and mark of the data unit: two HDUs that share them hold the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)

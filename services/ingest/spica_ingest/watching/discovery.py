@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from spica_ingest.watching import adql
 from spica_ingest.watching.adql import MILLISECOND, Kind
 from spica_ingest.watching.deciding import Decision
-from spica_ingest.watching.found import Found
+from spica_ingest.watching.found import Found, whole_milliseconds
 from spica_ingest.watching.model import Watch
 from spica_ingest.watching.store import Held, Seen, SweepName, Taken, WatchStore
 from spica_ingest.watching.sweep import Bookmark, check, next_place
@@ -92,7 +92,7 @@ def sweeps_of(
 
     """
     since = since_of(watch, created_at, policy)
-    begin = max(since, created_at - policy.look_back)
+    begin = max(since, whole_milliseconds(created_at - policy.look_back))
     # An entry with a time in the future must not carry the bookmark there.
     ends: dict[Kind, datetime] = {
         "changed": min(newest, now + policy.look_back) + MILLISECOND,
@@ -112,8 +112,11 @@ def sweeps_of(
 
 
 def since_of(watch: Watch, created_at: datetime, policy: Policy) -> datetime:
-    """From when on files are wanted: as was said, or since the watch was added (by the archive's clock, at the latest)."""
-    return watch.since if watch.since is not None else created_at - policy.look_back
+    """From when on files are wanted: as was said, or since the watch was added; in whole milliseconds.
+
+    A window that began within a millisecond would be answered with rows that seem to lie before it.
+    """
+    return whole_milliseconds(watch.since if watch.since is not None else created_at - policy.look_back)
 
 
 class Discovery:

@@ -93,6 +93,11 @@ class Found:
         return {name: value for name, value in facts.items() if value is not None}
 
 
+def whole_milliseconds(moment: datetime) -> datetime:
+    """Cut a time off where the archive's answers are cut off, so that both can be compared."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
 def digest(checksum: str, algorithm: str) -> str | None:
     """Hex digits of a `checksum` of this algorithm; None if it is of another."""
     name, _, digits = checksum.partition(":")
@@ -162,7 +167,7 @@ def _text(value: str) -> str | None:
 def _time(value: str) -> datetime | None:
     if not value.strip():
         return None
-    read = datetime.fromisoformat(value.strip())
+    read = whole_milliseconds(datetime.fromisoformat(value.strip()))
     return read.astimezone(UTC) if read.tzinfo else read.replace(tzinfo=UTC)
 
 

@@ -128,11 +128,16 @@ async def make_pass(
         await store.end(held, error=fault, next_s=_after_failure_s(held, interval_s, fault))
         raise
     except asyncio.CancelledError:
-        with contextlib.suppress(*CONNECTION_ERRORS):
-            await asyncio.wait_for(store.let_go(held), timeout=2)
+        # In a task of its own: who ends this one may well cancel it again before the store has answered.
+        await asyncio.wait({asyncio.create_task(_let_go(held, store))}, timeout=2)
         raise
     await store.end(held, error=None, next_s=min(interval_s, _GOES_ON_S) if made.full else interval_s)
     return made
+
+
+async def _let_go(held: Held, store: WatchStore) -> None:
+    with contextlib.suppress(*CONNECTION_ERRORS):  # the hold ends by itself
+        await store.let_go(held)
 
 
 def _after_failure_s(held: Held, interval_s: float, error: SpicaError) -> float:

@@ -85,10 +85,13 @@ class WatchStore:
 
     # What people do with watches
 
-    async def add(self, watch: Watch) -> None:
+    async def add(self, watch: Watch, *, active: bool = True) -> None:
         """Add a watch; UsageError where its name is taken."""
         row = await queries.insert_watch(
-            self._pool, name=watch.name, definition=watch.model_dump(mode="json", exclude_none=True)
+            self._pool,
+            name=watch.name,
+            definition=watch.model_dump(mode="json", exclude_none=True),
+            active=active,
         )
         if row is None:
             raise UsageError(

@@ -13,16 +13,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from html import unescape
 from typing import Protocol
 
 from spica_runtime.errors import NotRetriable, Retriable, SpicaError
 
+from spica_ingest.archive import errors
 from spica_ingest.archive.http import Answer, ArchiveHttp
 from spica_ingest.archive.redact import shown
 from spica_ingest.archive.registry import TAP, Registry
 from spica_ingest.watching import adql
-from spica_ingest.watching.found import HEADER, Found, read_row
+from spica_ingest.watching.found import HEADER, Found, read_row, whole_milliseconds
 
 ANSWER_S = 300.0
 RETRIES = 2
@@ -76,7 +77,7 @@ class TapClient:
                 "See how the archive spells it (CFHT, say).",
             )
         try:
-            read = datetime.fromisoformat(text)
+            read = whole_milliseconds(datetime.fromisoformat(text))
         except ValueError as error:
             raise _not_understood(self._service_id, f"{text[:80]!r} where a time is due") from error
         return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC), answer.server_time
@@ -112,7 +113,7 @@ class TapClient:
                 "MAXREC": str(maxrec),
                 "QUERY": query,
             },
-            accept=(200, 400),
+            accept=(200, 400, *errors.MISSING),
             max_bytes=_MAX_BYTES,
             retries=RETRIES,
             answer_s=ANSWER_S,
@@ -122,6 +123,8 @@ class TapClient:
                 "archive_query",
                 f"{shown(url)} refuses the query: {_words(answer.text) or 'HTTP 400'}. The query was: {query}",
             )
+        if answer.status != 200:
+            raise errors.unavailable(url, f"its catalogue is not there (HTTP {answer.status})")
         _whole(url, answer)
         rows = read_table(answer.text, columns, what=shown(url))
         if len(rows) > maxrec:
@@ -175,16 +178,15 @@ def _whole(url: str, answer: Answer) -> None:
 
 def _server_time(answer: Answer) -> datetime:
     """Time at the archive. Its own clock, since it is what releases are measured by; ours where it tells none."""
-    try:
-        return parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
-    except (KeyError, ValueError, TypeError):
-        return datetime.now(UTC)
+    return errors.http_date(answer.headers.get("date")) or datetime.now(UTC)
 
 
 def _words(text: str) -> str:
     """What an error document says, without its markup."""
-    status = re.search(r"<INFO[^>]*QUERY_STATUS[^>]*>(.*?)</INFO>", text[:100_000], re.DOTALL | re.IGNORECASE)
-    plain = re.sub(r"<[^>]*>", " ", status.group(1) if status else text[:2000])
+    # Patterns that read on and never back, whatever the document: it may be anyone's.
+    infos = re.finditer(r"<INFO\b([^<>]*)>([^<]*)", text[:100_000], re.IGNORECASE)
+    status = next((info[2] for info in infos if "QUERY_STATUS" in info[1].upper()), None)
+    plain = unescape(re.sub(r"<[^<>]*>?", " ", text[:2000]) if status is None else status)
     return " ".join("".join(c if c.isprintable() else " " for c in plain).split())[:_SAID]
 
 

@@ -1,8 +1,8 @@
 -- Standing watches, their bookmarks, and the ledger of what archives have.
 
--- name: insert_watch(name, definition)^
+-- name: insert_watch(name, definition, active)^
 -- Nothing comes back where the name is taken.
-INSERT INTO watches (name, definition) VALUES (:name, :definition)
+INSERT INTO watches (name, definition, active) VALUES (:name, :definition, :active)
 ON CONFLICT (name) DO NOTHING
 RETURNING name, definition, created_at, failures;
 
@@ -28,7 +28,7 @@ FROM watches
 ORDER BY name;
 
 -- name: count_files()
-SELECT watch, state, count(*) AS files, sum(size_bytes)::bigint AS size_bytes
+SELECT watch, state, count(*) AS files
 FROM archive_ledger
 GROUP BY watch, state;
 

@@ -94,9 +94,10 @@ async def part_of(folder: Path, content: bytes = b"", identity: Identity | None 
 
 
 async def test_a_part_goes_on_where_it_was(tmp_path: Path) -> None:
-    await part_of(tmp_path, b"hello ", Identity(11, "m"))
+    identity = Identity(11, hashlib.md5(b"hello world").hexdigest())
+    await part_of(tmp_path, b"hello ", identity)
     part = await part_of(tmp_path)
-    assert (part.size, part.identity, part.complete) == (6, Identity(11, "m"), False)
+    assert (part.size, part.identity, part.complete) == (6, identity, False)
     await part.append(b"world")
     assert part.complete
     fetched = await part.finish()
@@ -120,6 +121,11 @@ async def test_a_part_of_which_nothing_is_known_is_thrown_away(tmp_path: Path, n
 
 async def test_a_part_longer_than_the_file_is_thrown_away(tmp_path: Path) -> None:
     await part_of(tmp_path, b"hello", Identity(3, "m"))
+    assert (await part_of(tmp_path)).size == 0
+
+
+async def test_a_part_that_is_all_there_and_is_not_what_it_should_be_is_thrown_away(tmp_path: Path) -> None:
+    await part_of(tmp_path, b"jello", Identity(5, hashlib.md5(b"hello").hexdigest()))
     assert (await part_of(tmp_path)).size == 0
 
 
@@ -167,3 +173,25 @@ async def test_progress_is_told_now_and_then_and_at_the_end() -> None:
     assert [message.ended for message in heard] == [False] * (len(heard) - 1) + [True]
     assert (heard[-1].done, heard[-1].total, heard[-1].stage, heard[-1].uri) == (99, 100, "fetch", URI)
     assert [message.done for message in heard] == sorted(message.done for message in heard)
+
+
+async def test_telling_ends_although_a_cancellation_is_lost() -> None:
+    under_way = asyncio.Event()
+    lost = 0
+
+    async def publish(message: ImageProgress) -> None:
+        nonlocal lost
+        if message.ended:
+            return
+        under_way.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if lost:
+                raise
+            lost += 1  # as asyncio.wait_for of Python 3.11 does when its result comes at the same moment
+
+    async with asyncio.timeout(5), told(publish, "b", URI, every_s=0.01) as tell:
+        tell(Transfer(1, 100, None))
+        await under_way.wait()
+    assert lost == 1

@@ -77,7 +77,16 @@ def test_bytes_are_added_only_to_the_same_content(
     ("headers", "seconds"),
     [
         ({"Retry-After": "180"}, 180.0),
-        ({"Retry-After": "-3"}, 0.0),
+        ({"Retry-After": "-3"}, None),
+        ({"Retry-After": "9" * 4000}, 9_999_999_999.0),
+        (
+            {
+                "Retry-After": "Sun, 06 Nov 1994 08:49:37 +99999999999999",
+                "Date": "Sun, 06 Nov 1994 08:49:07 GMT",
+            },
+            None,
+        ),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 -1200", "Date": "Sun, 06 Nov 1994 08:49:07 GMT"}, None),
         ({"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT", "Date": "Sun, 06 Nov 1994 08:49:07 GMT"}, 30.0),
         ({"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}, None),
         ({"Retry-After": "soon"}, None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -16,7 +17,7 @@ from spica_ingest.watching import adql
 from spica_ingest.watching.found import HEADER, Found, read_row
 from spica_ingest.watching.model import Watch, matches, moment
 from spica_ingest.watching.tap import TapClient, read_table
-from spica_runtime.errors import NotRetriable, Retriable
+from spica_runtime.errors import NotRetriable, Retriable, Unavailable
 
 T = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -290,8 +291,26 @@ async def test_a_refusal_is_told_with_the_query() -> None:
         await client(Http(body, 400)).query("SELECT x", maxrec=1, columns=None)
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["<INFO " * 16_000, "<INFO QUERY_STATUS" + "QUERY_STATUS" * 8_000, "<" * 100_000, "<INFO a>" * 12_000],
+)
+async def test_a_refusal_is_read_in_no_time_whatever_it_is(body: str) -> None:
+    begun = time.process_time()
+    with pytest.raises(NotRetriable, match="refuses the query"):
+        await client(Http(body.encode(), 400)).query("SELECT x", maxrec=1, columns=None)
+    assert time.process_time() - begun < 0.5
+
+
+async def test_a_catalogue_that_is_not_there_is_away() -> None:
+    with pytest.raises(Unavailable, match=r"not there \(HTTP 404\)"):
+        await client(Http(b"Not Found", 404)).query("SELECT x", maxrec=1, columns=None)
+
+
 async def test_the_newest_change_of_a_collection() -> None:
     date = {"date": "Sun, 01 Mar 2026 12:00:00 GMT"}
+    finer = await client(Http(b"newest\n2026-03-01T11:59:59.123456\n", **date)).newest("CFHT")
+    assert finer[0].microsecond == 123_000  # else the next window would begin within a millisecond
     newest, now = await client(Http(b"newest\n2026-03-01T11:59:59.123\n", **date)).newest("O'X")
     assert (newest, now) == (datetime(2026, 3, 1, 11, 59, 59, 123000, tzinfo=UTC), T.replace(microsecond=0))
     with pytest.raises(NotRetriable, match="nothing of a collection 'CHFT' to anyone"):

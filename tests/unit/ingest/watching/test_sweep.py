@@ -134,6 +134,15 @@ def test_news_come_before_a_backfill_and_clocks_that_differ_lose_nothing() -> No
     old = watch.model_copy(update={"since": T - 100 * day})
     names = [sweep.name for sweep in sweeps_of(old, T, T + day, T + day, policy)]
     assert names == ["changed", "released", "backfill_changed", "backfill_released"]
+    # The archive shows milliseconds: a window that began within one would refuse its first rows.
+    late, policy = T + 1234567 * MICROSECOND, Policy(look_back=timedelta(minutes=10))
+    asked = watch.model_copy(update={"since": late - day})
+    for wanted in (watch, asked):
+        for sweep in sweeps_of(wanted, late, T + day, T + day, policy):
+            bookmark = sweep.begun(None, T + day, policy)
+            assert bookmark is not None and bookmark.place is not None and bookmark.end is not None
+            first = found("a", bookmark.place.time + MICROSECOND)
+            check([first], "changed", bookmark.place, bookmark.end)
     # An entry of the year 2999 does not take the bookmark there.
     far = sweeps_of(watch, T, datetime(2999, 1, 1, tzinfo=UTC), T, policy)[0]
     assert far.end == T + policy.look_back + MILLISECOND
