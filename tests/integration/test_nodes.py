@@ -313,6 +313,7 @@ async def test_a_data_folder_is_one_nodes_and_a_name_is_one_folders(rig: Rig) ->
         ("image.verified", b"[1]", None),
         ("image.verified", b'{"image_id": 7}', None),
         ("image.verified", b'{"image_id": "\\u0000"}', None),
+        ("image.verified", b'{"image_id": "\\ud800"}', None),
         ("image.verified", b"", None),
     ],
 )

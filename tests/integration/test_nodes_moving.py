@@ -6,15 +6,17 @@ import asyncio
 import itertools
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
+from spica_ingest.keeping import Keeping
 from spica_ingest.placing import place
 from spica_ingest.store import FolderLedger
 from spica_proto.images import ImageArrived, ImageCalibrated, ImageGraded, ImageVerified
 from spica_proto.placement import PlacementLost, PlacementMoved
 from spica_runtime.compute import Compute
-from spica_runtime.nodes import MARKER
+from spica_runtime.nodes import MARKER, open_node
 
 from tests.support.nodes import IngestProcess, Nodes, in_a_thread, make_frame, node_settings
 from tests.support.rig import Rig
@@ -159,6 +161,27 @@ async def test_back_and_forth_while_work_goes_on(rig: Rig, nodes: Nodes, tmp_pat
     assert await rig.pool.fetchval("SELECT count(*) FROM leftovers") == 0
 
 
+async def test_copies_that_nobody_knows_of_are_found_and_removed(
+    rig: Rig, nodes: Nodes, tmp_path: Path
+) -> None:
+    await nodes.start("a")
+    await nodes.start("b")
+    await placed(rig, "25BQ07", "r.SIM", "a")
+    await arrive(rig, tmp_path, 2)
+    await rig.wait_for(ImageCalibrated, count=2)
+    for name in ("images", "quality", "calib"):
+        shutil.copytree(nodes.root("a") / name, nodes.root("b") / name, dirs_exist_ok=True)
+    (nodes.root("b") / "images/25BQ07/r.SIM/of nobody.fits").touch()
+    for name, found in (("a", 0), ("b", 2)):
+        keeping = Keeping(
+            await open_node(node_settings(rig, name), nodes.root(name)), rig.pool, node_settings(rig, name)
+        )
+        assert await keeping.find_strays() == found
+    await nodes.until_sound()
+    left = [path.name for path in nodes.root("b").rglob("*") if path.is_file() and path.name != MARKER]
+    assert left == ["of nobody.fits"]
+
+
 async def test_a_dead_nodes_images_are_placed_again_from_where_its_folder_can_be_reached(
     rig: Rig, nodes: Nodes, tmp_path: Path
 ) -> None:
@@ -231,6 +254,10 @@ async def test_moves_withstand_kills_at_any_moment(
         await move(rig, "25BQ07", "r.SIM", "b")
         await rig.wait_for(ImageCalibrated, count=IMAGES, timeout_s=120)
         await rig.until(f"SELECT count(*) = {IMAGES} FROM images WHERE node_id = 'b'", timeout_s=120)
+        # A process that was killed between filing a file and committing leaves a copy that nobody knows of.
+        for name in "ab":
+            node = await open_node(node_settings(rig, name), nodes.root(name))
+            await Keeping(node, rig.pool, node_settings(rig, name)).find_strays()
         await rig.until("SELECT count(*) = 0 FROM leftovers", timeout_s=60)
         await nodes.until_sound()
     finally:

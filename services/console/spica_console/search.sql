@@ -6,33 +6,38 @@
 SELECT o AS cell_order FROM generate_series(0, 12) AS o
 WHERE EXISTS (SELECT 1 FROM sky_cells WHERE cell >= 4::bigint << (2 * o) AND cell < 4::bigint << (2 * o + 2));
 
--- name: by_place(cells, firsts, lasts, x, y, z, reach, chord, since, until, filters, run, name, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_rows)
--- The newest images stored by one of these cells, or in one of these ranges of cells, each with its corners if the rules
--- let it pass and its surrounding circle, and rectangle, come near enough; `radius_rad` is null for the others.
+-- name: by_place(cells, firsts, lasts, x, y, z, reach, chord, since, until, filters, run, name, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_hits, max_rows)
+-- The newest images stored by one of these cells, or in one of these ranges of cells, whose surrounding circle and
+-- rectangle come near enough and that the rules let pass. Of `max_hits` in the cells the last one is given in any case,
+-- with a null `radius_rad` if it does not pass, so that one knows where to go on; `hits` tells how many there were.
 -- (A limit that is never reached keeps PostgreSQL from starting parallel workers, which takes longer than all the rest.)
-SELECT h.number, h.mjd_obs, i.corners, i.centre_x, i.centre_y, i.centre_z, i.radius_rad
+SELECT h.number, h.mjd_obs, h.hits, i.corners, i.centre_x, i.centre_y, i.centre_z, i.radius_rad
 FROM (
-    SELECT t.mjd_obs, t.number
+    SELECT u.mjd_obs, u.number, count(*) OVER () AS hits,
+           row_number() OVER (ORDER BY u.mjd_obs DESC, u.number DESC) AS place
     FROM (
-        SELECT c.mjd_obs, c.number
-        FROM unnest(:cells::bigint[]) AS u(cell)
-        CROSS JOIN LATERAL (
-            SELECT mjd_obs, number FROM sky_cells
-            WHERE cell = u.cell AND mjd_obs >= :since AND mjd_obs < :until
-              AND (mjd_obs, number) < (:before_mjd::double precision, :before_number::bigint)
-            ORDER BY mjd_obs DESC, number DESC
-            LIMIT :max_rows
-        ) AS c
-        UNION ALL
-        (SELECT c.mjd_obs, c.number
-         FROM unnest(:firsts::bigint[], :lasts::bigint[]) AS r(first, last)
-         JOIN sky_cells AS c ON c.cell BETWEEN r.first AND r.last AND c.mjd_obs >= :since AND c.mjd_obs < :until
-         WHERE (c.mjd_obs, c.number) < (:before_mjd, :before_number)
-         LIMIT 9000000000000000000)
-    ) AS t
-    GROUP BY t.mjd_obs, t.number
-    ORDER BY t.mjd_obs DESC, t.number DESC
-    LIMIT :max_rows
+        SELECT t.mjd_obs, t.number
+        FROM (
+            SELECT c.mjd_obs, c.number
+            FROM unnest(:cells::bigint[]) AS u(cell)
+            CROSS JOIN LATERAL (
+                SELECT mjd_obs, number FROM sky_cells
+                WHERE cell = u.cell AND mjd_obs >= :since AND mjd_obs < :until
+                  AND (mjd_obs, number) < (:before_mjd::double precision, :before_number::bigint)
+                ORDER BY mjd_obs DESC, number DESC
+                LIMIT :max_hits
+            ) AS c
+            UNION ALL
+            (SELECT c.mjd_obs, c.number
+             FROM unnest(:firsts::bigint[], :lasts::bigint[]) AS r(first, last)
+             JOIN sky_cells AS c ON c.cell BETWEEN r.first AND r.last AND c.mjd_obs >= :since AND c.mjd_obs < :until
+             WHERE (c.mjd_obs, c.number) < (:before_mjd, :before_number)
+             LIMIT 9000000000000000000)
+        ) AS t
+        GROUP BY t.mjd_obs, t.number
+        ORDER BY t.mjd_obs DESC, t.number DESC
+        LIMIT :max_hits
+    ) AS u
 ) AS h
 LEFT JOIN LATERAL (
     SELECT corners, centre_x, centre_y, centre_z, radius_rad
@@ -50,7 +55,9 @@ LEFT JOIN LATERAL (
       AND (:all_versions OR superseded_by IS NULL)
     OFFSET 0
 ) AS i ON true
-ORDER BY h.mjd_obs DESC, h.number DESC;
+WHERE i.radius_rad IS NOT NULL OR h.place = h.hits
+ORDER BY h.mjd_obs DESC, h.number DESC
+LIMIT :max_rows;
 
 -- name: by_name(name, since, until, filters, run, seeing_max, airmass_max, all_versions, before_mjd, before_number, max_rows)
 SELECT number, coalesce(mjd_obs, '-infinity') AS mjd_obs FROM images

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from spica_imaging.profiles import Profile
 from spica_imaging.skycells import Floats, unit_vectors
-from spica_imaging.skyshapes import Box, Cone, Polygon, Shape, ShapeError, quads_near
+from spica_imaging.skyshapes import Box, Cone, Polygon, Shape, ShapeError
+from spica_imaging.sphere import quads_near
 from spica_ingest.science.place import MAS_PER_DEG
 from spica_ingest.science.values import MJD_EPOCH, as_angle, as_number
 from spica_runtime.errors import UsageError
@@ -220,36 +221,60 @@ async def _pages(
     }
     named: dict[str, Any] = {"filters": filters, "run": wanted.run, "name": wanted.name}
     if wanted.shape is not None:
-        query, place = queries.by_place, await _place(connection, wanted.shape)
-        rules |= named | place
-    else:
-        query, given = _driver(named)
-        rules |= given
-    size = wanted.limit
-    if wanted.shape is not None:
-        # About a third of the images of a cell cover a place in it, and rules leave fewer.
-        ruled = any(rules[name] is not None for name in ("filters", "run", "name", "seeing_max", "airmass_max"))
-        size = min(_MOST_CANDIDATES, (6 if ruled else 3) * size + 10)
+        async for page in _near(connection, wanted, rules | named | await _place(connection, wanted.shape)):
+            yield page
+        return
+    query, given = _driver(named)
     before = _LAST
     while True:
-        rows: list[Record] = [
+        rows = [
             row
             async for row in query(
-                connection, before_mjd=before[0], before_number=before[1], max_rows=size, **rules
+                connection,
+                before_mjd=before[0],
+                before_number=before[1],
+                max_rows=wanted.limit,
+                **rules,
+                **given,
             )
         ]
-        if rows:
-            yield _fitting(rows, wanted.shape)
-            before = (rows[-1]["mjd_obs"], rows[-1]["number"])
-        if len(rows) < size:
+        yield [(row["number"], None) for row in rows]
+        if len(rows) < wanted.limit:
             return
-        size = min(2 * size, _MOST_CANDIDATES)
+        before = (rows[-1]["mjd_obs"], rows[-1]["number"])
 
 
-def _fitting(rows: Sequence[Record], shape: Shape | None) -> list[tuple[int, str | None]]:
-    """Numbers of the candidates that fit, each with how well it touches the shape."""
-    if shape is None:
-        return [(row["number"], None) for row in rows]
+async def _near(
+    connection: Any, wanted: Search, rules: Mapping[str, Any]
+) -> AsyncIterator[list[tuple[int, str | None]]]:
+    """Numbers of images at a place, page after page."""
+    assert wanted.shape is not None
+    # About a third of the images of a cell cover a place in it, and rules leave fewer.
+    ruled = any(rules[name] is not None for name in ("filters", "run", "name", "seeing_max", "airmass_max"))
+    max_hits = (6 if ruled else 3) * wanted.limit + 10
+    max_rows = wanted.limit * 5 // 4 + 10
+    before = _LAST
+    while True:
+        rows = [
+            row
+            async for row in queries.by_place(
+                connection,
+                before_mjd=before[0],
+                before_number=before[1],
+                max_hits=max_hits,
+                max_rows=max_rows,
+                **rules,
+            )
+        ]
+        yield _fitting(rows, wanted.shape)
+        if not rows or (len(rows) < max_rows and rows[-1]["hits"] < max_hits):
+            return
+        before = (rows[-1]["mjd_obs"], rows[-1]["number"])
+        max_hits, max_rows = (min(2 * size, _MOST_CANDIDATES) for size in (max_hits, max_rows))
+
+
+def _fitting(rows: Sequence[Record], shape: Shape) -> list[tuple[int, str | None]]:
+    """Numbers of the candidates that touch the shape, each with how well."""
     rows = [row for row in rows if row["radius_rad"] is not None]
     matches = touching(rows, shape)
     return [(row["number"], match) for row, match in zip(rows, matches, strict=True) if match]

@@ -35,6 +35,8 @@ def main(descriptor: int) -> None:
     connection: Connection[Any, Any] = Connection(descriptor)
     _warm_up()
     prctl = _prctl()
+    with contextlib.suppress(OSError):
+        connection.send("ready")
     while True:
         try:
             work = connection.recv()

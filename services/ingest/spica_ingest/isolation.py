@@ -32,6 +32,8 @@ R = TypeVar("R")
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSYS)
 _GRACE_S = 30.0
 """The helper keeps the time itself; this much later it counts as lost."""
+_START_S = 300.0
+"""A helper is ready within a second, or within half a minute where kernels are compiled for the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,8 @@ class Isolation:
         for _ in range(2):
             if self._aborted:
                 break
-            connection = self._connection or self._start()
             try:
+                connection = self._connection or self._start()
                 connection.send(work)
                 if connection.poll(work.bounds.time_s + _GRACE_S):
                     answer: Answer = connection.recv()
@@ -160,8 +162,12 @@ class Isolation:
                     "OMP_NUM_THREADS": "1",
                 },
             )
-            self._connection = Connection(ours.detach())
-        return self._connection
+            connection: Connection[Any, Any] = Connection(ours.detach())
+        self._connection = connection
+        if not connection.poll(_START_S):
+            raise ConnectionError("the helper does not become ready")
+        connection.recv()
+        return connection
 
     def _kill(self) -> None:
         if self._process is not None:

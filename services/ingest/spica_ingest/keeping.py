@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
 
 import asyncpg
 import structlog
@@ -13,6 +16,7 @@ from spica_proto.stacks import StackPlanned
 from spica_proto.streams import CONSUMERS
 from spica_runtime.database import CONNECTION_ERRORS
 from spica_runtime.nodes import Node
+from spica_runtime.nodes import queries as node_queries
 from spica_runtime.outbox import publish_in
 from spica_runtime.pg import Connection, Pool, Record
 from spica_runtime.settings import PlatformSettings
@@ -23,11 +27,23 @@ from spica_ingest.placing import away_s, place, queries, wanted
 log = structlog.get_logger(__name__)
 
 _SOURCE = "/spica/ingest"
+_LOOK_EVERY_S = 3600.0
+_BATCH = 500
 _STACK_STEPS = [
     consumer
     for consumer in CONSUMERS
     if consumer.subject in ("stack.planned", "stack.calibrated", "stack.coadded", "stack.done")
 ]
+
+
+T = TypeVar("T")
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size` items."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 class Keeping:
@@ -42,7 +58,11 @@ class Keeping:
     async def run(self, stop: asyncio.Event) -> None:
         """Look now and then, until told to stop."""
         await self._safely(self.adopt)
+        looked_at = -_LOOK_EVERY_S
         while not stop.is_set():
+            if time.monotonic() - looked_at >= _LOOK_EVERY_S:
+                await self._safely(self.find_strays)
+                looked_at = time.monotonic()
             await self._safely(self.remove_leftovers)
             await self._safely(self.relieve)
             with contextlib.suppress(TimeoutError):
@@ -54,6 +74,8 @@ class Keeping:
             await work()
         except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
             log.warning("keeping of nodes waits", error=str(error) or type(error).__name__)
+        except Exception:
+            log.exception("keeping of nodes failed")
 
     # ---- what is not this node's any more ----
 
@@ -70,6 +92,38 @@ class Keeping:
         if due:
             log.info("leftovers removed", images=len(due))
         return len(due)
+
+    async def find_strays(self) -> int:
+        """Enter copies that nobody knows of into the leftovers: whoever made them was killed. Returns of how many images.
+
+        A file that was filed away here, for one, just before another node took the same message.
+        """
+        found = 0
+        for part in await asyncio.to_thread(lambda: list(batched(self._candidates(), _BATCH))):
+            async with self._pool.acquire() as connection:
+                rows = queries.strays(
+                    connection,
+                    node_id=self._node.node_id,
+                    paths=[name for kind, name in part if kind == "images"],
+                    image_ids=[name for kind, name in part if kind == "quality"],
+                    solution_ids=[name for kind, name in part if kind == "calib"],
+                )
+                for image_id in [row["image_id"] async for row in rows]:
+                    await node_queries.leave_behind(
+                        connection, node_id=self._node.node_id, image_id=image_id, keep_s=0.0
+                    )
+                    found += 1
+        return found
+
+    def _candidates(self) -> Iterator[tuple[str, str]]:
+        """Files of images by their path, folders of quality and calib by their name; none that may still be coming."""
+        oldest = time.time() - self._settings.node_keep_s
+        for kind, pattern in (("images", "images/*/*/*"), ("quality", "quality/*"), ("calib", "calib/*")):
+            for path in self._data.root.glob(pattern):
+                with contextlib.suppress(OSError):
+                    if path.stat().st_mtime <= oldest and not path.name.startswith("."):
+                        named = path.relative_to(self._data.root).as_posix()
+                        yield kind, named if kind == "images" else path.name
 
     async def _remove(self, connection: Connection, image_id: str, path: str) -> None:
         files = [row["path"] async for row in queries.files_of(connection, image_id=image_id)]
@@ -102,7 +156,8 @@ class Keeping:
         async with self._pool.acquire() as connection, connection.transaction():
             if not await queries.take_turn(connection):
                 return False
-            async for row in queries.back_again(connection, away_s=away_s(settings)):
+            back = queries.back_again(connection, away_s=away_s(settings))
+            for row in [row async for row in back]:
                 log.info("image is back with its node", image_id=row["image_id"])
                 event = wanted(row["image_id"], row["name"], row["run"], row["filter"], "node_back")
                 await publish_in(connection, event, source=_SOURCE)
@@ -157,7 +212,7 @@ class Keeping:
             for row in here:
                 await self._adopt(row)
             adopted += len(here)
-        async for row in queries.unowned_stacks(self._pool):
+        for row in [row async for row in queries.unowned_stacks(self._pool)]:
             if await asyncio.to_thread(self._data.path(f"stacks/{row['stack_id']}").is_dir):
                 await queries.adopt_stack(self._pool, stack_id=row["stack_id"], node_id=self._node.node_id)
         if adopted:

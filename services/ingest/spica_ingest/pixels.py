@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
-from spica_imaging.tiles import MAX_FIELDS, NotHandledError, TiledImage, TileError
+from spica_imaging.tiles import NotHandledError, TiledImage
+from spica_imaging.tiletable import MAX_FIELDS, TileError
 
 from spica_ingest.science.checksum import add_to_sum
 from spica_ingest.science.facts import Finding, HduFacts, PixelFacts

@@ -66,6 +66,15 @@ DELETE FROM leftovers WHERE node_id = :node_id AND image_id = :image_id;
 -- name: leftovers_due(node_id)
 SELECT image_id FROM leftovers WHERE node_id = :node_id AND due_at <= now() ORDER BY due_at LIMIT 50;
 
+-- name: strays(node_id, paths, image_ids, solution_ids)
+-- Which of these files and folders, that were found on a node, are of images that another one holds.
+SELECT image_id FROM images WHERE path = ANY(:paths::text[]) AND node_id <> :node_id
+UNION
+SELECT image_id FROM images WHERE image_id = ANY(:image_ids::text[]) AND node_id <> :node_id
+UNION
+SELECT image_id FROM solutions JOIN images USING (image_id)
+WHERE solution_id = ANY(:solution_ids::text[]) AND stack_id IS NULL AND images.node_id <> :node_id;
+
 -- name: take_turn()$
 -- One process looks after dead nodes at a time.
 SELECT pg_try_advisory_xact_lock(hashtextextended('spica dead nodes', 0));

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from spica_imaging.packed import START_BYTES, packing
 from spica_imaging.profiles import Profile
-from spica_imaging.tiles import NotHandledError, TileError, decode_ccd
+from spica_imaging.tiles import NotHandledError, decode_ccd
+from spica_imaging.tiletable import TileError
 
 _SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]")
 

@@ -111,7 +111,9 @@ class PointingError(_Section):
     rotation_tolerance_deg: float = Field(5.0, gt=0, description="180: any orientation.")
     scale_tolerance: float = Field(0.2, gt=0, lt=1)
     field_radius_deg: float | None = Field(
-        None, gt=0, description="No CCD's centre is further from the middle of all; for cameras of several CCDs."
+        None,
+        gt=0,
+        description="No CCD's centre is further from the middle of all; for cameras of several CCDs.",
     )
     flip: Literal["no", "yes", "either"] = Field(
         "no", description="no: east is left when north is up (usual sky parity); yes: mirrored."

@@ -9,7 +9,6 @@ of pixels, or there is a `TileError`.
 from __future__ import annotations
 
 import math
-import re
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,16 +20,11 @@ from numpy.typing import NDArray
 
 from spica_imaging import rice
 from spica_imaging.dither import NO_DITHER, dequantize, dither_of
+from spica_imaging.tiletable import TYPES, Column, Table, TileError, whole_number
 
 STRIP_PIXELS = 1 << 18
 """Pixels that are decoded at a time: little enough to stay in a core's own cache."""
 
-MAX_FIELDS = 999
-
-_WIDTHS = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
-_TYPES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
-_FORM = re.compile(r"\s*(\d*)([A-Z])")
-_VARIABLE = re.compile(r"\s*[01]?[PQ]([A-Z])")
 _PIXEL_TYPES = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}
 _RICE = ("RICE_1", "RICE_ONE")
 _GZIP = ("GZIP_1", "GZIP_2")
@@ -38,22 +32,8 @@ _RARE = ("HCOMPRESS_1", "PLIO_1")
 _HCOMPRESS_MAGIC = b"\xdd\x99"
 
 
-class TileError(ValueError):
-    """A tile, or what the table says of the tiles, cannot be decoded."""
-
-
 class NotHandledError(Exception):
     """Sound as far as is known, but of a kind that is not decoded here."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """A variable-length column: where each row's bytes stand in the data unit."""
-
-    letter: str
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    """In bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +48,7 @@ class TiledImage:
     algorithm: str
     bytes_per_pixel: int
     block_size: int
-    columns: tuple[_Column | None, _Column | None, _Column | None]
+    columns: tuple[Column | None, Column | None, Column | None]
     """Compressed; compressed with gzip without loss where that failed; not compressed at all."""
     scales: NDArray[np.float64] | None
     """Of quantized floating-point numbers: scale, zero and blank per tile."""
@@ -89,9 +69,9 @@ class TiledImage:
             raise TileError(f"ZCMPTYPE is {algorithm!r}")
         if header.get("ZNAXIS") != 2 or header.get("ZMASKCMP"):
             raise NotHandledError("not a plain image of two axes")
-        shape = (_whole(header, "ZNAXIS2"), _whole(header, "ZNAXIS1"))
-        tile = (_whole(header, "ZTILE2", 1), _whole(header, "ZTILE1", shape[1]))
-        rows = _whole(header, "NAXIS2")
+        shape = (whole_number(header, "ZNAXIS2"), whole_number(header, "ZNAXIS1"))
+        tile = (whole_number(header, "ZTILE2", 1), whole_number(header, "ZTILE1", shape[1]))
+        rows = whole_number(header, "NAXIS2")
         if min(*shape, *tile) < 1 or rows != math.prod(-(-s // t) for s, t in zip(shape, tile, strict=True)):
             raise TileError(
                 f"{rows} tiles of {tile[1]}x{tile[0]} do not make up {shape[1]}x{shape[0]} pixels"
@@ -99,7 +79,7 @@ class TiledImage:
         bitpix = header.get("ZBITPIX")
         if bitpix not in _PIXEL_TYPES:
             raise TileError(f"ZBITPIX is {bitpix}")
-        table = _Table(header, data, rows)
+        table = Table(header, data, rows)
         scales, zeros = table.numbers("ZSCALE"), table.numbers("ZZERO")
         quantized = scales is not None and zeros is not None and bitpix < 0
         parameters = _parameters(header)
@@ -242,8 +222,8 @@ class TiledImage:
                 raw = self._rice(range(tile, tile + 1), np.array([count]))
             else:
                 kind = np.dtype(">i4") if place == 0 and self.scales is not None else self.pixel_type
-                if place == 2 and column.letter in _TYPES:
-                    kind = np.dtype(_TYPES[column.letter])
+                if place == 2 and column.letter in TYPES:
+                    kind = np.dtype(TYPES[column.letter])
                 packed = place == 1 or (place == 0 and self.algorithm in _GZIP)
                 content = self.data[start : start + length].tobytes()
                 shuffled = place == 0 and self.algorithm == "GZIP_2"
@@ -254,89 +234,11 @@ class TiledImage:
         raise TileError(f"tile {tile + 1} has no bytes")
 
 
-class _Table:
-    """The columns of a binary table, by name."""
-
-    def __init__(self, header: Mapping[str, Any], data: NDArray[np.uint8], rows: int) -> None:
-        self._header, self._data, self._rows = header, data, rows
-        self._width = _whole(header, "NAXIS1")
-        self._heap = _whole(header, "THEAP", self._width * rows)
-        if self._width * rows > len(data):
-            raise TileError("the table is longer than its data")
-        self._places: dict[str, tuple[int, str]] = {}
-        place, fields = 0, _whole(header, "TFIELDS")
-        if fields > MAX_FIELDS:
-            raise TileError(f"TFIELDS is {fields}")
-        for number in range(1, fields + 1):
-            form = str(header.get(f"TFORM{number}", ""))
-            found = _FORM.match(form)
-            if found is None or (found[2] not in _WIDTHS and found[2] != "X"):
-                raise TileError(f"TFORM{number} is {form!r}")
-            repeat = int(found[1] or 1)
-            self._places[str(header.get(f"TTYPE{number}", "")).strip().upper()] = (place, form)
-            place += -(-repeat // 8) if found[2] == "X" else repeat * _WIDTHS[found[2]]
-        if place != self._width:
-            raise TileError(f"columns of {place} bytes do not make up rows of {self._width}")
-
-    def _view(self, place: int, kind: str, count: int) -> NDArray[Any]:
-        size = np.dtype(kind).itemsize
-        shape = (self._rows, count)
-        return np.ndarray(shape, kind, self._data, place, (self._width, size))
-
-    def variable(self, name: str) -> _Column | None:
-        """Find a variable-length column; its parts must lie within the data."""
-        if name not in self._places:
-            return None
-        place, form = self._places[name]
-        found = _VARIABLE.match(form)
-        if found is None or found[1] not in _TYPES:
-            raise TileError(f"column {name} has format {form!r}")
-        words = self._view(place, ">i8" if "Q" in form else ">i4", 2).astype(np.int64)
-        size = np.dtype(_TYPES[found[1]]).itemsize
-        lengths, starts = words[:, 0], words[:, 1]
-        room = len(self._data) - self._heap
-        outside = (lengths < 0) | (starts < 0) | (lengths > room // size) | (starts > room - lengths * size)
-        if outside.any():
-            raise TileError(f"tile {int(np.flatnonzero(outside)[0]) + 1} lies outside of the data")
-        return _Column(found[1], np.ascontiguousarray(starts + self._heap), lengths * size)
-
-    def numbers(self, name: str) -> NDArray[np.float64] | None:
-        """Numbers per tile from a column, or the same for all from a keyword."""
-        if name in self._places:
-            place, form = self._places[name]
-            found = _FORM.match(form)
-            if found is None or found[2] not in _TYPES:
-                raise TileError(f"column {name} has format {form!r}")
-            return self._view(place, _TYPES[found[2]], 1)[:, 0].astype(np.float64)
-        value = self._header.get(name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TileError(f"{name} is {value!r}")
-        return np.full(self._rows, float(value))
-
-    def blanks(self) -> NDArray[np.int64]:
-        """What means no value, per tile."""
-        found = self.numbers("ZBLANK")
-        if found is None:
-            return np.full(self._rows, np.iinfo(np.int32).min, np.int64)
-        # As 32-bit integers, which quantized pixels are; anything else is no pixel's value.
-        found = np.where(abs(found) <= 2.0**31, found, 2.0**32)
-        return found.astype(np.int64)
-
-
 def _plio_length(words: list[int]) -> int:
     """Number of words that a line list says that it has; it has two kinds of beginnings."""
     if words[2] > 0:
         return words[2]
     return (words[4] << 15) + words[3]
-
-
-def _whole(header: Mapping[str, Any], keyword: str, default: int | None = None) -> int:
-    value = header.get(keyword, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise TileError(f"{keyword} is {value}")
-    return value
 
 
 def _parameters(header: Mapping[str, Any]) -> dict[str, int]:

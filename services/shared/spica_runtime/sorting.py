@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 
@@ -22,7 +23,7 @@ import nats.js.errors
 import structlog
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy, StorageType, StreamConfig
-from spica_proto.envelope import header
+from spica_proto.envelope import derived_id, header
 from spica_proto.streams import (
     ACK_WAIT_S,
     CONSUMERS,
@@ -52,6 +53,7 @@ _PUBLISH_TIMEOUT_S = 10.0
 # A message that waits for its node to come back is looked at so often, or as often as it takes a node to be dead.
 _STILL_DEAD_S = 30.0
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _KEYS: dict[At, str] = {"reader": "node", "image": "image_id", "stack": "stack_id", "placement": "image_id"}
 _OWNER = {
     "image": queries.owner_of_image,
@@ -73,7 +75,8 @@ def key_of(subject: str, body: bytes) -> str | None:
         return None
     name = _KEYS.get(BY_NAME[subject].at)
     value = values.get(name) if name is not None and isinstance(values, dict) else None
-    return value if isinstance(value, str) and "\0" not in value else None
+    # No id holds what PostgreSQL cannot: NUL, and half of a surrogate pair.
+    return value if isinstance(value, str) and not _UNSTORABLE.search(value) else None
 
 
 class Sorter:
@@ -141,7 +144,9 @@ class Sorter:
             "traceparent": delivery.traceparent,
             # The same message sent on once more is one. Another copy of the same event is not: the one
             # before it may be gone to another node by now.
-            "Nats-Msg-Id": f"{delivery.event_id}/{self._service}/{metadata.stream}/{metadata.sequence.stream}",
+            "Nats-Msg-Id": derived_id(
+                "sent on", delivery.event_id, self._service, metadata.stream, metadata.sequence.stream
+            ),
         }
         await self._bus.js.publish(
             consumer.node_subject(node_id), message.data, timeout=_PUBLISH_TIMEOUT_S, headers=headers
@@ -214,6 +219,9 @@ class Sorter:
             if isinstance(error, nats.js.errors.NoStreamResponseError):
                 with contextlib.suppress(*BUS_ERRORS):
                     await self._know_generation()
+        except Exception:
+            # A fault of the sorting itself: the message stays unacknowledged and comes again.
+            log.exception("sorting failed", subject=subject)
 
     async def _handled(self, delivery: Delivery) -> bool:
         found: bool = await queries.handled(self._pool, service=self._service, event_id=delivery.event_id)
@@ -226,13 +234,14 @@ class Sorter:
                 await asyncio.wait_for(stop.wait(), timeout=2 * self._settings.node_heartbeat_s)
                 return
             try:
-                async for row in queries.dead_nodes(
-                    self._pool, dead_after_s=self._settings.node_dead_after_s
-                ):
+                rows = queries.dead_nodes(self._pool, dead_after_s=self._settings.node_dead_after_s)
+                for node_id in [row["node_id"] async for row in rows]:
                     for subject in self._consumers:
-                        await self._relieve(subject, row["node_id"])
+                        await self._relieve(subject, node_id)
             except (*CONNECTION_ERRORS, *BUS_ERRORS) as error:
                 log.warning("cannot relieve dead nodes", error=str(error) or type(error).__name__)
+            except Exception:
+                log.exception("relieving dead nodes failed")
 
     async def _relieve(self, subject: str, dead: str) -> None:
         consumer = self._consumers[subject]

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import quote
 
 import httpx
@@ -47,11 +46,20 @@ class Peer:
     marker: str | None
     urls: tuple[str, ...]
     silent_s: float
+    away: bool = False
+    """Silent for longer than a few heartbeats: it is not worth while to knock, and wait for an answer."""
 
     @classmethod
-    def of(cls, row: Record) -> Peer:
+    def of(cls, row: Record, away_s: float) -> Peer:
         """From a row of the query `peers`."""
-        return cls(row["node_id"], Path(row["data_root"]), row["marker"], tuple(row["urls"]), row["silent_s"])
+        return cls(
+            row["node_id"],
+            Path(row["data_root"]),
+            row["marker"],
+            tuple(row["urls"]),
+            row["silent_s"],
+            row["silent_s"] > away_s,
+        )
 
     def reachable_root(self) -> Path | None:
         """Its data root, if this host sees that very folder under the same path."""
@@ -65,10 +73,6 @@ class NodeAway(Unavailable):
 
 class Stopped(Exception):
     """The transfer was told to stop."""
-
-
-class _Sink(Protocol):
-    def write(self, data: bytes, /) -> object: ...
 
 
 def bring(
@@ -149,12 +153,12 @@ def _gone(peer: Peer, product: Product) -> Retriable:
 
 def _over_http(peer: Peer, product: Product, token: str | None) -> Iterator[bytes]:
     """The file's bytes; a connection that breaks is taken up again where it broke."""
-    if token is None or not peer.urls:
-        why = (
-            "SPICA_NODE_TOKEN is not set"
-            if token is None
-            else "none of its services has said where it answers"
-        )
+    if token is None or peer.away or not peer.urls:
+        why = "none of its services has said where it answers"
+        if token is None:
+            why = "SPICA_NODE_TOKEN is not set"
+        elif peer.away:
+            why = f"it has been silent for {peer.silent_s:.0f} s"
         raise NodeAway(
             "node_away",
             f"Node {peer.node_id}'s data folder {peer.data_root} cannot be reached from here by its path, nor its files "

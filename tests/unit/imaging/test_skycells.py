@@ -21,7 +21,8 @@ from spica_imaging.skycells import (
     uniq,
     unit_vectors,
 )
-from spica_imaging.skyshapes import Box, Cone, Polygon, Shape, quad_distance_rad, separation_rad
+from spica_imaging.skyshapes import Box, Cone, Polygon, Shape
+from spica_imaging.sphere import quad_distance_rad, separation_rad
 
 from tests.unit.imaging.skies import anywhere, points_in, quads
 

@@ -12,7 +12,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from spica_imaging import frame
 from spica_imaging.profiles import load_profiles
-from spica_imaging.tiles import NotHandledError, TileError, decode_ccd
+from spica_imaging.tiles import NotHandledError, decode_ccd
+from spica_imaging.tiletable import TileError
 
 from tests.support.realdata import real_data
 

@@ -84,3 +84,16 @@ def test_an_address_that_cannot_be_used_is_told_without_what_cannot_be_kept(uri:
         source_path(uri)
     assert caught.value.code == "unsupported_uri"
     assert "\0" not in f"{caught.value.message}{caught.value.numbers}".replace("\\x00", "\0")
+
+
+async def test_a_file_larger_than_what_is_taken_in_is_not_even_copied(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    path.write_bytes(b"SIMPLE  =")
+    compute = cast(Compute, None)  # nothing is asked of it
+    outcome = await Handlers(compute, DataFolder(tmp_path / "data"), Limits(8, 1), None).image_arrived(
+        ImageArrived(uri=str(path)), DELIVERY
+    )
+    (event,) = outcome.events
+    assert isinstance(event, ImageRejected)
+    assert [(reason.code, reason.found) for reason in event.reasons] == [("too_large", "9 bytes")]
+    assert event.set_aside is None and not (tmp_path / "data").exists()

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spica_imaging.skycells import Floats, cell_of, uniq, unit_vectors
-from spica_imaging.skyshapes import Cone, points_in_quads, separation_rad
+from spica_imaging.skyshapes import Cone
+from spica_imaging.sphere import points_in_quads, separation_rad
 from spica_ingest.science.place import MAS_PER_DEG, Place, place_of, rough_place, rough_radius_deg
 
 from tests.unit.imaging.skies import anywhere, points_in, quad_at, quads

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
+import io
 import lzma
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from astropy.io import fits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spica_imaging.profiles import load_profiles
-from spica_ingest.reading import Limits, read_facts
+from spica_ingest.reading import Limits, read_facts, read_file
 from spica_ingest.science.facts import FileFacts
 from spica_ingest.science.verify import judge
 
@@ -181,3 +183,81 @@ def test_whatever_chance_makes_of_a_file_there_is_a_verdict(
         spoiled[int(place * 6000)] = value
     verdict = judge(read(tmp_path, bytes(spoiled[: int(len(spoiled) * share)])), load_profiles())
     assert (verdict.exposure is None) == bool(verdict.reasons)
+
+
+def tiled(pixels: np.ndarray, **how: object) -> bytes:
+    content = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(pixels, **how)]).writeto(content)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("algorithm", ["RICE_1", "GZIP_1", "GZIP_2", "HCOMPRESS_1", "PLIO_1", "NOCOMPRESS"])
+def test_every_kind_of_tile_is_decoded(tmp_path: Path, algorithm: str) -> None:
+    pixels = np.random.default_rng(1).integers(0, 99, (40, 48)).astype(np.int16)
+    facts = read(tmp_path, tiled(pixels, compression_type=algorithm, tile_shape=(16, 24)))
+    assert facts.faults == ()
+    figures = facts.hdus[1].pixels
+    assert figures is not None
+    assert (figures.finite_fraction, figures.minimum, figures.maximum) == (1.0, pixels.min(), pixels.max())
+
+
+@pytest.mark.parametrize("algorithm", ["HCOMPRESS_1", "PLIO_1"])
+def test_tiles_that_say_other_than_their_table_reach_no_decoder(tmp_path: Path, algorithm: str) -> None:
+    pixels = np.random.default_rng(1).integers(0, 99, (40, 48)).astype(np.int16)
+    content = tiled(pixels, compression_type=algorithm, tile_shape=(16, 24))
+    if algorithm == "HCOMPRESS_1":
+        content = content.replace(b"ZTILE2  =                   16", b"ZTILE2  =                   14")
+    else:
+        start = content.index(b"END     ", content.index(b"XTENSION")) // 2880 * 2880 + 2880
+        heap = start + 6 * 8
+        content = content[: heap + 6] + b"\x7f\xff" + content[heap + 8 :]  # the length of the first line list
+    (fault,) = read(tmp_path, content).faults
+    assert fault.code == "undecodable" and "does not hold" in (fault.found or "")
+
+
+def test_the_sum_over_the_uncompressed_pixels_is_compared(tmp_path: Path) -> None:
+    """ZDATASUM, as fpack writes it: here for rows that do not end with a word."""
+    pixels = np.random.default_rng(1).integers(0, 30000, (41, 47)).astype(np.int16)
+    plain = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(pixels)]).writeto(plain, checksum=True)
+    stated = fits.getheader(io.BytesIO(plain.getvalue()), 1)["DATASUM"]
+    for value, codes_expected in ((stated, []), ("7", ["datasum_mismatch"])):
+        header = fits.Header([("ZDATASUM", value)])
+        content = io.BytesIO()
+        fits.HDUList(
+            [fits.PrimaryHDU(), fits.CompImageHDU(pixels, compression_type="RICE_1", tile_shape=(1, 47))]
+        ).writeto(content)
+        with fits.open(io.BytesIO(content.getvalue()), disable_image_compression=True) as hdus:
+            hdus[1].header.update(header)
+            again = io.BytesIO()
+            hdus.writeto(again)
+        facts = read(tmp_path, again.getvalue())
+        assert [(fault.code, fault.keyword) for fault in facts.faults] == [
+            (code, "ZDATASUM") for code in codes_expected
+        ]
+
+
+def test_a_cube_is_decoded_too_and_is_no_ccd(tmp_path: Path) -> None:
+    cube = np.arange(3 * 20 * 30, dtype=np.int16).reshape(3, 20, 30)
+    facts = read(tmp_path, tiled(cube, compression_type="RICE_1"))
+    assert facts.faults == ()
+    assert not facts.hdus[1].is_image
+    assert facts.hdus[1].pixels is not None and facts.hdus[1].pixels.maximum == cube.max()
+
+
+def test_one_reading_gives_the_hashes_of_the_whole_file(tmp_path: Path) -> None:
+    for content in (
+        PLAIN,
+        COMPRESSED,
+        gzip.compress(PLAIN),
+        PLAIN[:5000],
+        PLAIN + b"more" * 5000,
+        b"",
+        b"no FITS",
+    ):
+        path = write(tmp_path / "a.fits", content)
+        digests = read_file(path, LIMITS).digests
+        assert digests is not None
+        assert digests.size_bytes == len(content)
+        assert digests.sha256 == hashlib.sha256(content).hexdigest()
+        assert digests.md5 == hashlib.md5(content).hexdigest()

@@ -45,7 +45,7 @@ def _weighted_sum(words: NDArray[np.uint32], first: int) -> int:
         total += np.uint64(words[index]) * (
             np.uint64(2 * (first + index)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
         )
-    return np.int64(total)
+    return int(np.int64(total))
 
 
 def add_to_mark(mark: int, block: bytes | memoryview, offset: int) -> int:

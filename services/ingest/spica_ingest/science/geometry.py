@@ -239,7 +239,8 @@ def pointing(profile: Profile, header: HeaderValues) -> Pointing | None:
     if right_ascension is None or declination is None:
         return None
     (ra_keyword, ra, ra_text), (dec_keyword, dec, dec_text) = right_ascension, declination
-    return Pointing(ra % 360.0, dec, (ra_keyword, dec_keyword), ra_text or dec_text)
+    # Twice: a tiny number below zero becomes 360 the first time.
+    return Pointing(ra % 360.0 % 360.0, dec, (ra_keyword, dec_keyword), ra_text or dec_text)
 
 
 def _coordinate(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from spica_imaging.profiles import Profile
 from spica_imaging.skycells import Floats, cells_touching, order_for, uniq, unit_vectors
-from spica_imaging.skyshapes import Cone, outline, quad_distance_rad, separation_rad
+from spica_imaging.skyshapes import Cone
+from spica_imaging.sphere import outline, quad_distance_rad, separation_rad
 
 from spica_ingest.science.facts import HeaderValues
 from spica_ingest.science.geometry import Geometry, middle_of, pixel_scale_arcsec

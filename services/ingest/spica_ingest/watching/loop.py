@@ -93,10 +93,9 @@ class Poller:
                 )
 
     async def _pause(self, stop: asyncio.Event, wait_s: float) -> None:
-        """Until it is time, the stop, or a pass ends whose place another may take."""
+        """Until it is time, the stop, or a pass ends: then its place is free, and its watch has a new time."""
         stopping = asyncio.create_task(stop.wait())
-        busy = self._running if len(self._running) >= AT_ONCE else set()
-        await asyncio.wait({stopping, *busy}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stopping, *self._running}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
 
 

@@ -25,6 +25,7 @@ ALTER TABLE images
     ADD COLUMN withheld   jsonb,             -- the image.verified that waits until the image is where it is placed
     ADD COLUMN lost_since timestamptz;       -- its only node is dead
 CREATE INDEX images_node ON images (node_id, run, filter);
+CREATE INDEX images_path ON images (path);
 CREATE INDEX images_lost ON images (node_id) WHERE lost_since IS NOT NULL;
 
 ALTER TABLE stacks ADD COLUMN node_id text REFERENCES nodes;
