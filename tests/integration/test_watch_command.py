@@ -12,7 +12,7 @@ import pytest
 from spica_console.cli import app
 from spica_ingest.service import compose
 from spica_ingest.settings import IngestSettings
-from spica_proto.images import ImageVerified
+from spica_proto.images import ImageRejected, ImageVerified
 from spica_simulator import Night, simulate_night
 from typer.testing import CliRunner
 
@@ -134,7 +134,8 @@ async def test_a_watch_is_added_run_followed_paused_and_removed(
 
     cadc.clock.advance(3602)
     assert (await run(rig, home, "resume", "d3")).out == "Watch d3 is active.\n"
-    await rig.until("SELECT count(*) = 3 FROM archive_ledger WHERE state IN ('announced', 'handled')")
+    rejected = await rig.wait_for(ImageRejected, count=2)
+    assert "77p" in {event.name for event in rejected}
     assert (await run(rig, home, "remove", "d3")).out == "Watch d3 removed.\n"
     assert (await run(rig, home, "pause", "d3")).code == 2
 

@@ -124,9 +124,13 @@ class IngestSettings(ServiceSettings):
         6, ge=0, description="How often a busy or broken archive is asked again before the work is put back."
     )
     archive_retry_first_s: float = Field(
-        30.0, gt=0, description="Pause before it is asked again; doubles each time, Retry-After makes it longer."
+        30.0,
+        gt=0,
+        description="Pause before it is asked again; doubles each time, Retry-After makes it longer.",
     )
-    archive_retry_longest_s: float = Field(128.0, gt=0, description="Longest such pause, also if it asks for more.")
+    archive_retry_longest_s: float = Field(
+        128.0, gt=0, description="Longest such pause, also if it asks for more."
+    )
     fetch_hosts: tuple[str, ...] = Field(
         (),
         description="Hosts, besides the archive's, that http(s):// addresses in messages may name; written as in "
@@ -137,7 +141,9 @@ class IngestSettings(ServiceSettings):
         None, gt=0, description="Rate that all transfers of one service share; none: no limit."
     )
     fetch_lowest_bytes_per_s: float = Field(
-        1000.0, ge=0, description="A transfer that is slower for fetch_stall_s is broken off and begun elsewhere."
+        1000.0,
+        ge=0,
+        description="A transfer that is slower for fetch_stall_s is broken off and begun elsewhere.",
     )
     fetch_stall_s: float = Field(60.0, gt=0, description="Longest wait for more bytes of a file.")
     fetch_reserve_bytes: int = Field(
