@@ -34,7 +34,7 @@ from tests.benchmarks.many_images import FILTERS, Sky, fill, make_sky
 IMAGES = int(os.environ.get("SPICA_BENCH_IMAGES", "1_000_000"))
 _HOME = Path("var/bench-search").resolve() / f"v4-{IMAGES}"
 _QUESTIONS = 400
-_WARM_UP = 50
+_WARM_UP = 400
 _BATCHES = 3
 _CHECKED = 25
 _SLOWER_WITHOUT_INDEX = 20

@@ -252,7 +252,8 @@ async def _near(
     # About a third of the images of a cell cover a place in it, and rules leave fewer.
     ruled = any(rules[name] is not None for name in ("filters", "run", "name", "seeing_max", "airmass_max"))
     max_hits = (6 if ruled else 3) * wanted.limit + 10
-    max_rows = wanted.limit * 5 // 4 + 10
+    max_rows = wanted.limit * 3 // 2 + 10
+    missing = wanted.limit
     before = _LAST
     while True:
         rows = [
@@ -266,11 +267,15 @@ async def _near(
                 **rules,
             )
         ]
-        yield _fitting(rows, wanted.shape)
+        fitting = _fitting(rows, wanted.shape)
+        yield fitting
         if not rows or (len(rows) < max_rows and rows[-1]["hits"] < max_hits):
             return
         before = (rows[-1]["mjd_obs"], rows[-1]["number"])
-        max_hits, max_rows = (min(2 * size, _MOST_CANDIDATES) for size in (max_hits, max_rows))
+        # As many more as it takes, if as many of them touch it as did so far.
+        missing -= len(fitting)
+        max_rows = min(_MOST_CANDIDATES, 10 + 5 * missing * len(rows) // (4 * max(1, len(fitting))))
+        max_hits = min(_MOST_CANDIDATES, 2 * max_hits)
 
 
 def _fitting(rows: Sequence[Record], shape: Shape) -> list[tuple[int, str | None]]:
