@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 from astropy.io import fits
-from spica_ingest.isolation import Isolation
-from spica_ingest.reading import Limits
-from spica_ingest.verifying import verify
+from spica_ingest.verification.isolation import Isolation
+from spica_ingest.verification.reading import Limits
+from spica_ingest.verification.verifying import verify
 
 from tests.benchmarks.harness import Figure, Missing, alternating, figure
 from tests.support.megaframe import CCD_SHAPE, megacam_like

@@ -6,8 +6,8 @@ import resource
 import threading
 from pathlib import Path
 
-from spica_ingest.reading import Limits
-from spica_ingest.verifying import look_at
+from spica_ingest.verification.reading import Limits
+from spica_ingest.verification.verifying import look_at
 
 
 def look_and_measure(path: Path, limits: Limits) -> int:

@@ -14,8 +14,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from spica_ingest.isolation import Isolation
-from spica_ingest.verifying import verify
+from spica_ingest.verification.isolation import Isolation
+from spica_ingest.verification.verifying import verify
 
 from tests.fuzz.batch import LIMITS, codes_of_batch
 from tests.fuzz.mutations import seeds, spoiled

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from spica_imaging.profiles import load_profiles
-from spica_ingest.reading import Limits, read_file
 from spica_ingest.science.codes import CODES
 from spica_ingest.science.verify import judge
+from spica_ingest.verification.reading import Limits, read_file
 
 LIMITS = Limits(max_bytes=10**8, max_pixels=10**7, time_s=10.0, memory_bytes=1_000_000_000)
 PER_FILE_S = 2.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import spica_imaging.profiles
-from spica_ingest.auxiliaries import find_frame
+from spica_ingest.auxiliary.handlers import find_frame
 from spica_ingest.recording import Asking
 from spica_ingest.science.columns import Named
 from spica_ingest.service import compose

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from spica_ingest.keeping import Keeping
-from spica_ingest.placing import place
+from spica_ingest.placement.keeping import Keeping
+from spica_ingest.placement.placing import place
 from spica_ingest.store import FolderLedger
 from spica_proto.images import ImageArrived, ImageCalibrated, ImageGraded, ImageVerified
 from spica_proto.placement import PlacementLost, PlacementMoved

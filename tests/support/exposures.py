@@ -15,10 +15,10 @@ import numpy as np
 from spica_imaging.profiles import load_profiles
 from spica_ingest.handlers import verification
 from spica_ingest.jobs import Taken
-from spica_ingest.reading import read_facts
 from spica_ingest.recording import Asking
 from spica_ingest.science.place import Place, place_of
 from spica_ingest.science.verify import Exposure, judge
+from spica_ingest.verification.reading import read_facts
 from spica_proto.base import Message, Product
 from spica_proto.images import ImageArrived
 from spica_runtime.handling import Transaction

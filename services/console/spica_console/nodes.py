@@ -11,7 +11,7 @@ from typing import Any
 
 import aiosql
 import nats.js.errors
-from spica_ingest.placing import place
+from spica_ingest.placement.placing import place
 from spica_proto.streams import CONSUMERS, NODE_STREAM
 from spica_runtime.bus import Bus
 from spica_runtime.errors import UsageError

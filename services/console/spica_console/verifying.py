@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from spica_imaging.profiles import load_profiles
-from spica_ingest.isolation import Isolation
-from spica_ingest.reading import Limits
 from spica_ingest.science.facts import Finding
 from spica_ingest.science.naming import FITS_NAME
 from spica_ingest.science.verify import Verdict
 from spica_ingest.settings import IngestSettings
-from spica_ingest.verifying import Verified, verify
+from spica_ingest.verification.isolation import Isolation
+from spica_ingest.verification.reading import Limits
+from spica_ingest.verification.verifying import Verified, verify
 from spica_runtime.errors import Retriable, UsageError
 
 

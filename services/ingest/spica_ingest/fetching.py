@@ -18,9 +18,9 @@ from spica_ingest.archive.fetch import OtherVersion, TooLarge
 from spica_ingest.archive.staging import staging_for
 from spica_ingest.archive.telling import Publish, told
 from spica_ingest.archive.transfer import Fetched, Wanted
-from spica_ingest.headers import Fault, describe_hdu
 from spica_ingest.science.facts import Finding, HduFacts, HeaderValues
 from spica_ingest.science.precheck import refusals, tells_enough
+from spica_ingest.verification.headers import Fault, describe_hdu
 
 log = structlog.get_logger(__name__)
 

@@ -19,9 +19,9 @@ from spica_proto.base import Product
 from spica_runtime.errors import NotRetriable, Retriable, Unavailable
 from spica_runtime.storage import DataFolder, fsync_folder, sha256_of
 
-from spica_ingest.hashing import Hashes
 from spica_ingest.locating import shown
 from spica_ingest.science import naming
+from spica_ingest.verification.hashing import Hashes
 
 STAGING = ".staging"
 STAGING_MAX_AGE_S = 24 * 3600.0

@@ -18,13 +18,13 @@ from spica_ingest import store
 from spica_ingest.fetching import Fetching, Refused
 from spica_ingest.jobs import Arrival, Taken, take_in, too_large
 from spica_ingest.locating import source_path
-from spica_ingest.placing import Placing
-from spica_ingest.reading import Limits
+from spica_ingest.placement.placing import Placing
 from spica_ingest.recording import Asking, record_image
 from spica_ingest.science import naming
 from spica_ingest.science.facts import Finding
 from spica_ingest.science.values import kept
 from spica_ingest.science.verify import Exposure
+from spica_ingest.verification.reading import Limits
 from spica_ingest.versions import archive_uri
 
 MAX_REASONS = 200

@@ -11,10 +11,10 @@ from spica_proto.base import Product
 from spica_runtime.storage import DataFolder
 
 from spica_ingest.filing import STAGING, Staged, file_away, set_aside, staged_copy
-from spica_ingest.reading import Limits
 from spica_ingest.science.facts import Finding
 from spica_ingest.science.verify import Exposure
-from spica_ingest.verifying import verify
+from spica_ingest.verification.reading import Limits
+from spica_ingest.verification.verifying import verify
 
 
 @dataclass(frozen=True, slots=True)

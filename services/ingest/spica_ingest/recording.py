@@ -10,7 +10,7 @@ from spica_proto.images import AuxiliaryWanted, ImageVerified
 from spica_runtime.handling import Transaction
 
 from spica_ingest import store, versions
-from spica_ingest.placing import Placing
+from spica_ingest.placement.placing import Placing
 from spica_ingest.science.columns import Named
 from spica_ingest.science.verify import Exposure
 

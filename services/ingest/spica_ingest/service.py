@@ -14,18 +14,18 @@ from spica_runtime.service import Platform, Service
 from spica_runtime.storage import DataFolder, sweep_parts
 
 from spica_ingest.archive import Archive
-from spica_ingest.auxiliaries import AuxiliaryHandlers
+from spica_ingest.auxiliary.handlers import AuxiliaryHandlers
 from spica_ingest.columns_again import fill_columns
 from spica_ingest.fetching import Fetching
 from spica_ingest.filing import sweep_staging
 from spica_ingest.handlers import Handlers
-from spica_ingest.keeping import Keeping
-from spica_ingest.moving import Moving
-from spica_ingest.placing import Placing
-from spica_ingest.reading import Limits
+from spica_ingest.placement.keeping import Keeping
+from spica_ingest.placement.moving import Moving
+from spica_ingest.placement.placing import Placing
 from spica_ingest.recording import Asking
 from spica_ingest.settings import IngestSettings
 from spica_ingest.store import FolderLedger
+from spica_ingest.verification.reading import Limits
 from spica_ingest.watching import setup
 from spica_ingest.watching.folder import FolderWatcher
 from spica_ingest.watching.store import FolderNotes

@@ -12,8 +12,8 @@ import spica_imaging
 from astropy.io import fits
 from pydantic import ValidationError
 from spica_imaging.profiles import Profile, load_profile, load_profiles, profile_for
-from spica_ingest.reading import Limits, read_facts
 from spica_ingest.science.verify import Verdict, judge
+from spica_ingest.verification.reading import Limits, read_facts
 
 PAGE = Path(spica_imaging.__file__).parent / "profiles" / "README.md"
 LIMITS = Limits(max_bytes=10**9, max_pixels=10**8)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from spica_ingest.reading import Limits
+from spica_ingest.verification.reading import Limits
 
 LIMITS = Limits(max_bytes=10**8, max_pixels=10**7)
 

@@ -8,8 +8,8 @@ import pytest
 from astropy.io import fits
 from hypothesis import given
 from hypothesis import strategies as st
-from spica_ingest.headers import departures, read_header
 from spica_ingest.science.cards import Card, breaks_type, out_of_place, read_card
+from spica_ingest.verification.headers import departures, read_header
 
 values = st.one_of(
     st.booleans(),

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from spica_imaging.frame import iter_ccds
 from spica_imaging.profiles import Profile, load_profiles
-from spica_ingest.reading import Limits, read_file
 from spica_ingest.science.codes import CODES
 from spica_ingest.science.verify import Verdict, judge
+from spica_ingest.verification.reading import Limits, read_file
 
 from tests.support.corruptions import CORRUPTIONS, Frame
 from tests.support.megaframe import megacam_like

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from spica_ingest.reading import Limits, read_facts
+from spica_ingest.verification.reading import Limits, read_facts
 
 from tests.support.corruptions import CORRUPTIONS, Frame
 from tests.support.realdata import peer_program, real_data

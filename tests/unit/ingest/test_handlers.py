@@ -10,8 +10,8 @@ import pytest
 from spica_ingest.handlers import MAX_REASONS, Handlers, as_reasons
 from spica_ingest.jobs import Taken
 from spica_ingest.locating import source_path
-from spica_ingest.reading import Limits
 from spica_ingest.science.facts import Finding
+from spica_ingest.verification.reading import Limits
 from spica_proto.base import Product
 from spica_proto.images import ImageArrived, ImageRejected
 from spica_runtime.compute import Compute

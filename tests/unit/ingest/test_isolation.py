@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from spica_ingest.isolation import Bounds, Exceeded, Isolation
 from spica_ingest.jobs import Arrival, take_in
-from spica_ingest.verifying import isolated, verify
+from spica_ingest.verification.isolation import Bounds, Exceeded, Isolation
+from spica_ingest.verification.verifying import isolated, verify
 from spica_runtime.errors import Retriable
 from spica_runtime.storage import DataFolder
 

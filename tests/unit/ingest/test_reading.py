@@ -15,9 +15,9 @@ from astropy.io import fits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spica_imaging.profiles import load_profiles
-from spica_ingest.reading import Limits, read_facts, read_file
 from spica_ingest.science.facts import FileFacts
 from spica_ingest.science.verify import judge
+from spica_ingest.verification.reading import Limits, read_facts, read_file
 
 from tests.unit.ingest.frames import LIMITS, PIXELS, frame, write
 

@@ -11,13 +11,13 @@ import pytest
 from astropy.io import fits
 from spica_imaging.frame import iter_ccds
 from spica_imaging.profiles import load_profiles
-from spica_ingest.headers import CARD, describe_hdu, header_values
-from spica_ingest.isolation import Bounds, Isolation
-from spica_ingest.reading import Limits, read_facts
 from spica_ingest.science.codes import CODES
 from spica_ingest.science.facts import FileFacts
 from spica_ingest.science.verify import Exposure, Verdict, judge
-from spica_ingest.verifying import verify
+from spica_ingest.verification.headers import CARD, describe_hdu, header_values
+from spica_ingest.verification.isolation import Bounds, Isolation
+from spica_ingest.verification.reading import Limits, read_facts
+from spica_ingest.verification.verifying import verify
 
 from tests.support.megaframe import CCD_SHAPE, compressed, dumped_headers
 from tests.support.realdata import real_data

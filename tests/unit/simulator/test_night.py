@@ -13,7 +13,7 @@ from astropy.io import fits
 from scipy.spatial import cKDTree
 from spica_imaging.frame import iter_ccds
 from spica_imaging.profiles import load_profiles
-from spica_ingest.reading import Limits, read_facts
+from spica_ingest.verification.reading import Limits, read_facts
 from spica_simulator import Night, load_night, simulate_night, small_night
 from spica_simulator.detector import SATURATION_ADU
 from spica_simulator.truth import head_offsets, wcs_offset, zeropoint_errors

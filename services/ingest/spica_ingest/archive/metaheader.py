@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
-from spica_ingest.headers import CARD, header_values
 from spica_ingest.science.facts import HeaderValues
+from spica_ingest.verification.headers import CARD, header_values
 
 MAX_BYTES = 8_000_000
 _FIRST = re.compile(r"(SIMPLE|XTENSION)\s*=", re.ASCII)

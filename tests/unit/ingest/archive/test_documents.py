@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from spica_imaging.profiles import load_profiles
 from spica_ingest.archive.metaheader import HeaderReader, read_headers
 from spica_ingest.archive.registry import LOCATE, TAP, Interface, parse_capabilities, parse_list
-from spica_ingest.headers import describe_hdu
 from spica_ingest.science.facts import HeaderValues
 from spica_ingest.science.precheck import refusals, tells_enough
+from spica_ingest.verification.headers import describe_hdu
 
 from tests.support.realdata import real_data
 

@@ -9,10 +9,10 @@ from spica_proto.base import Product
 from spica_runtime.storage import DataFolder
 
 from spica_ingest.filing import file_auxiliary, set_aside, staged_copy
-from spica_ingest.isolation import isolation
-from spica_ingest.reading import Limits, read_facts
 from spica_ingest.science.facts import FileFacts, Finding
-from spica_ingest.verifying import isolated
+from spica_ingest.verification.isolation import isolation
+from spica_ingest.verification.reading import Limits, read_facts
+from spica_ingest.verification.verifying import isolated
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from spica_imaging.packed import FORMATS, START_BYTES, PackedError, Unpacked, is_readable, packing
 
-from spica_ingest.hashing import Hashes
-from spica_ingest.headers import Fault
 from spica_ingest.science.facts import Finding
+from spica_ingest.verification.hashing import Hashes
+from spica_ingest.verification.headers import Fault
 
 WINDOW_BYTES = 32 << 20
 """How much of a file may be in use at a time before the walk waits; a single data unit may be larger."""

@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 from spica_imaging.profiles import load_profiles
 
-from spica_ingest.hashing import Digests
-from spica_ingest.isolation import Bounds, Exceeded, Isolation, isolation
-from spica_ingest.reading import Limits, read_file
 from spica_ingest.science.facts import Finding
 from spica_ingest.science.verify import Verdict, judge
+from spica_ingest.verification.hashing import Digests
+from spica_ingest.verification.isolation import Bounds, Exceeded, Isolation, isolation
+from spica_ingest.verification.reading import Limits, read_file
 
 R = TypeVar("R")
 

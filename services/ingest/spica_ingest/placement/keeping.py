@@ -22,7 +22,7 @@ from spica_runtime.pg import Connection, Pool, Record
 from spica_runtime.settings import PlatformSettings
 from spica_runtime.storage import DataFolder
 
-from spica_ingest.placing import away_s, place, queries, wanted
+from spica_ingest.placement.placing import away_s, place, queries, wanted
 
 log = structlog.get_logger(__name__)
 

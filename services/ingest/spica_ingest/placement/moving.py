@@ -26,7 +26,7 @@ from spica_runtime.settings import PlatformSettings
 from spica_runtime.storage import DataFolder
 from spica_runtime.transfer import NodeAway, Peer, bring
 
-from spica_ingest.placing import Placing, queries
+from spica_ingest.placement.placing import Placing, queries
 
 _TELL_EVERY_S = 1.0
 

@@ -20,13 +20,13 @@ from spica_runtime.storage import DataFolder, segment
 from spica_ingest import store
 from spica_ingest.archive import Archive, Wanted
 from spica_ingest.archive.staging import staging_for
-from spica_ingest.auxiliary_jobs import TakenAuxiliary, take_auxiliary
+from spica_ingest.auxiliary.jobs import TakenAuxiliary, take_auxiliary
 from spica_ingest.errors import auxiliary_unknown
 from spica_ingest.handlers import as_reasons
-from spica_ingest.reading import Limits
 from spica_ingest.recording import Asking
 from spica_ingest.science.naming import FITS_NAME
 from spica_ingest.science.values import kept
+from spica_ingest.verification.reading import Limits
 
 _TRIES = 3
 """How often a fault of the archive is waited out before the frame counts as missing (and is asked for again later)."""

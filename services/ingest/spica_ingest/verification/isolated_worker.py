@@ -1,4 +1,4 @@
-"""The helper process behind `isolation`: `python -m spica_ingest.isolated_worker DESCRIPTOR`.
+"""The helper process behind `isolation`: `python -m spica_ingest.verification.isolated_worker DESCRIPTOR`.
 
 It has one thread, so that it may fork; it imports and compiles everything once, and then only forks, waits and tells.
 """
@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from spica_ingest.isolation import Answer, Work
+from spica_ingest.verification.isolation import Answer, Work
 
 _PR_SET_PDEATHSIG = 1
 _MAX_ANSWER = 1 << 28
@@ -53,8 +53,8 @@ def _warm_up() -> None:
     """Import and compile what every file needs: children begin with it."""
     from astropy.io import fits
 
-    from spica_ingest.reading import Limits
-    from spica_ingest.verifying import SAMPLE, look_at
+    from spica_ingest.verification.reading import Limits
+    from spica_ingest.verification.verifying import SAMPLE, look_at
 
     with tempfile.TemporaryDirectory(prefix="spica-verify-") as folder:
         for name, hdu in (

@@ -151,7 +151,13 @@ class Isolation:
         with ours, theirs:
             # The helper sees the modules that are seen here. -P: and none of the folder that one happens to be in.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "spica_ingest.isolated_worker", str(theirs.fileno())],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "spica_ingest.verification.isolated_worker",
+                    str(theirs.fileno()),
+                ],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -14,8 +14,10 @@ from typing import Any
 
 from spica_imaging.packed import PackedError
 
-from spica_ingest.hashing import Digests, Hashes
-from spica_ingest.headers import (
+from spica_ingest.science.checksum import add_to_mark, add_to_sum, agrees
+from spica_ingest.science.facts import FileFacts, Finding, HduFacts
+from spica_ingest.verification.hashing import Digests, Hashes
+from spica_ingest.verification.headers import (
     CARD,
     Fault,
     check_mandatory,
@@ -24,11 +26,9 @@ from spica_ingest.headers import (
     describe_hdu,
     read_header,
 )
-from spica_ingest.isolation import Bounds
-from spica_ingest.pixels import PART_BYTES, Pixels
-from spica_ingest.science.checksum import add_to_mark, add_to_sum, agrees
-from spica_ingest.science.facts import FileFacts, Finding, HduFacts
-from spica_ingest.sources import Source, damaged, opened
+from spica_ingest.verification.isolation import Bounds
+from spica_ingest.verification.pixels import PART_BYTES, Pixels
+from spica_ingest.verification.sources import Source, damaged, opened
 
 BLOCK = 2880
 MAX_HEADER_BLOCKS = 4000

@@ -1,0 +1,1 @@
+"""Calibration frames that images name in their headers."""
