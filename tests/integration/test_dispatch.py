@@ -12,6 +12,7 @@ from nats.js.client import JetStreamContext
 from spica_proto.base import Reason
 from spica_proto.images import ImageArrived, ImageFailed, ImageRejected
 from spica_proto.stacks import StackFailed
+from spica_proto.streams import STREAM
 from spica_runtime import deadletters
 from spica_runtime.bus import connect_bus
 from spica_runtime.database import migrate
@@ -19,6 +20,7 @@ from spica_runtime.embedded.nats import EmbeddedNats
 from spica_runtime.errors import NotRetriable, Retriable, Unavailable, UsageError
 from spica_runtime.handling import Delivery, Outcome, Transaction
 from spica_runtime.outbox import ensure_stream
+from spica_runtime.receiving import Puller
 from spica_runtime.service import Platform, Service, serve
 from spica_runtime.settings import ServiceSettings
 
@@ -450,3 +452,34 @@ async def test_a_failure_to_hear_of_a_failure_is_not_told_again(rig: Rig) -> Non
     await rig.until("SELECT count(*) FROM dead_letters WHERE code = 'deaf'")
     await asyncio.sleep(1.5)
     assert len(await rig.events(StackFailed)) == 1
+
+
+async def test_what_came_while_a_consumer_is_bound_again_comes_again_at_once(rig: Rig) -> None:
+    await rig.bus.ensure_stream()
+    await rig.bus.ensure_consumers("ingest")
+
+    async def ensure() -> str:
+        return "ingest-image-arrived"
+
+    async def mend() -> None:
+        raise AssertionError("the stream is there")
+
+    puller = Puller(rig.bus, STREAM, ensure=ensure, mend=mend)
+    await rig.publish(ImageArrived(uri="/1"))
+    first = await puller.fetch()
+    assert first is not None
+    await first.ack()
+    # A request whose answer nobody waits for, as one that ran out of time at that very moment.
+    subscription = puller._subscription
+    assert subscription is not None
+    await rig.bus.nc.publish(subscription._nms, b'{"batch": 1}', subscription._deliver)
+    await rig.publish(ImageArrived(uri="/2"))
+    async with asyncio.timeout(5):
+        while subscription._sub._pending_queue.empty():
+            await asyncio.sleep(0.01)
+    puller.bind_again()
+    async with asyncio.timeout(4):
+        second = await puller.fetch()
+    assert second is not None
+    assert second.data == b'{"uri":"/2","source":"other"}'
+    await second.ack()

@@ -90,9 +90,17 @@ class Puller:
 
     async def _unbind(self) -> None:
         subscription, self._subscription = self._subscription, None
-        if subscription is not None:
-            with contextlib.suppress(*BUS_ERRORS):
-                await subscription.unsubscribe()
+        if subscription is None:
+            return
+        waiting = subscription._sub._pending_queue
+        with contextlib.suppress(*BUS_ERRORS):
+            await subscription.unsubscribe()
+        # What came at the last moment is given back: unacknowledged, it would come again much later.
+        while not waiting.empty():
+            message = waiting.get_nowait()
+            if not JetStreamContext.is_status_msg(message):
+                with contextlib.suppress(*BUS_ERRORS):
+                    await message.nak()
 
 
 def read_body(subject: str, message: Msg) -> Message:

@@ -189,10 +189,10 @@ class Sorter:
     async def _know_generation(self) -> str:
         """Make sure of the stream of queues. One made anew is filled by reading all events once more."""
         generation = await ensure_queues(self._bus)
-        if generation != self._generation:
-            self._generation = generation
+        if self._generation not in ("", generation):
             for puller in self._sorting:
                 puller.bind_again()
+        self._generation = generation
         return generation
 
     # ---- sorting ----
