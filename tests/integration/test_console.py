@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spica_console import tailing
 from spica_proto.images import ImageArrived, ImageGraded
 from spica_proto.stacks import Selection, StackRequested
 from spica_proto.subjects import BY_NAME
@@ -360,3 +361,29 @@ async def test_a_server_without_spica_on_it_is_told_apart(rig: Rig, home: Path) 
     ended = await run(rig, home, "tail", "--since", "start", "--no-follow")
     assert ended.code == 3
     assert "no stream of Spica yet" in ended.err
+
+
+async def test_events_that_are_lost_on_the_way_are_read_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads history must not wait for ever for what was delivered and did not come."""
+    await rig.bus.ensure_stream()
+    for name in ("/1", "/2", "/3"):
+        await rig.publish(ImageArrived(uri=name))
+    fetch, lost = tailing._fetch, []
+
+    async def lose_the_first(subscription: Any, waiting: int) -> Any:
+        messages = await fetch(subscription, waiting)
+        if messages and not lost:
+            lost.extend(messages)
+            return None
+        return messages
+
+    monkeypatch.setattr(tailing, "_fetch", lose_the_first)
+    monkeypatch.setattr(tailing, "_POLL_S", 0.2)
+    monkeypatch.setattr(tailing, "_RETRY_S", 0.01)
+    whole = tailing.Start(everything=True)
+    async with asyncio.timeout(20):
+        heard = [event.data["uri"] async for event in tailing.events(rig.bus, start=whole, follow=False)]
+    assert heard == ["/1", "/2", "/3"]
+    assert lost

@@ -24,6 +24,8 @@ from spica_runtime.receiving import read_delivery
 _BATCH = 256
 _POLL_S = 5.0
 _RETRY_S = 0.5
+# Looks in a row at which events should have come and none did: then another consumer is made.
+_PATIENCE = 2
 # A consumer nobody asks any more is removed by the server after this long.
 _INACTIVE_S = 60.0
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
@@ -178,10 +180,20 @@ async def _of_one_consumer(
     )
     info = await bus.js.add_consumer(STREAM, config)
     subscription = await bus.js.pull_subscribe_bind(stream=STREAM, consumer=info.name)
-    waiting = int(info.num_pending or 0)
+    waiting, held_back = int(info.num_pending or 0), 0
     try:
         while follow or waiting:
-            for message in await _fetch(subscription, waiting):
+            messages = await _fetch(subscription, waiting)
+            if messages is None:
+                # Nothing was said; ask whether the consumer is still there. A server that forgot it, or holds
+                # back what it has, and events lost on the way would leave us waiting in silence for ever.
+                info = await subscription.consumer_info()
+                held_back = held_back + 1 if info.num_pending or waiting else 0
+                if held_back >= _PATIENCE:
+                    raise nats.errors.Error("events wait and none comes")
+                continue
+            held_back = 0
+            for message in messages:
                 event = read_event(message)
                 waiting = event.pending
                 yield event
@@ -191,8 +203,8 @@ async def _of_one_consumer(
             await subscription.unsubscribe()
 
 
-async def _fetch(subscription: Any, waiting: int) -> list[Msg]:
-    """Fetch what waits, or the next one.
+async def _fetch(subscription: Any, waiting: int) -> list[Msg] | None:
+    """Fetch what waits, or the next one; None where nothing came for a while.
 
     The client's fetch of more than one lingers until the batch is full: so one at a time when
     nothing waits, and never more than are known to wait.
@@ -200,8 +212,5 @@ async def _fetch(subscription: Any, waiting: int) -> list[Msg]:
     try:
         messages: list[Msg] = await subscription.fetch(max(1, min(waiting, _BATCH)), timeout=_POLL_S)
     except TimeoutError:
-        # Nothing was said; ask whether the consumer is still there, since a server that
-        # forgot it would leave us waiting in silence.
-        await subscription.consumer_info()
-        return []
+        return None
     return messages
