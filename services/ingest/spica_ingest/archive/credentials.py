@@ -124,8 +124,10 @@ def credential_from(token: SecretStr | None, token_file: Path | None, certificat
         )
     if certificate is not None:
         return Certificate(certificate.expanduser())
-    if token is not None or token_file is not None:
-        return Token(token if token is not None else token_file.expanduser())  # type: ignore[union-attr]
+    if token is not None:
+        return Token(token)
+    if token_file is not None:
+        return Token(token_file.expanduser())
     return Anonymous()
 
 

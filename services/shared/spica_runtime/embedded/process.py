@@ -70,7 +70,7 @@ class Child:
                 cwd=folder,
                 # Not this terminal's Ctrl-C: the supervisor stops its children in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent(stop_signal),  # noqa: PLW1509 - set before exec, no threads involved
+                preexec_fn=_die_with_parent(stop_signal),  # noqa: PLW1509 - two system calls, no lock that a thread could hold
             )
 
     @property
