@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from spica_ingest.placement.keeping import Keeping
+from spica_ingest.placement.moving import Moving
 from spica_ingest.placement.placing import place
 from spica_ingest.store import FolderLedger
 from spica_proto.images import ImageArrived, ImageCalibrated, ImageGraded, ImageVerified
 from spica_proto.placement import PlacementLost, PlacementMoved
 from spica_runtime.compute import Compute
+from spica_runtime.errors import Retriable
 from spica_runtime.nodes import MARKER, open_node
 
 from tests.support.nodes import IngestProcess, Nodes, in_a_thread, make_frame, node_settings
@@ -154,11 +156,37 @@ async def test_back_and_forth_while_work_goes_on(rig: Rig, nodes: Nodes, tmp_pat
     await rig.wait_for(ImageCalibrated, count=12)
     await rig.until("SELECT count(*) = 12 FROM images WHERE node_id = 'a'")
     await nodes.until_sound()
+    await rig.until("SELECT count(*) = 0 FROM leftovers")
     for model in (ImageVerified, ImageGraded, ImageCalibrated):
         events = await rig.events(model)
         assert len(events) == len({event.image_id for event in events}) == 12
     assert await rig.pool.fetchval("SELECT count(*) FROM dead_letters") == 0
-    assert await rig.pool.fetchval("SELECT count(*) FROM leftovers") == 0
+
+
+async def test_copies_of_a_move_that_was_given_up_are_removed(
+    rig: Rig, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await nodes.start("a")
+    await nodes.start("b")
+    await placed(rig, "25BQ07", "r.SIM", "a")
+    await arrive(rig, tmp_path, 1)
+    await rig.wait_for(ImageCalibrated)
+    given_up = []
+
+    async def placed_back_meanwhile(moving: Moving, *_: object) -> None:
+        given_up.append(list(nodes.root("b").glob("images/*/*/*")))
+        await move(rig, "25BQ07", "r.SIM", "a")
+        raise Retriable("more_files", "More was made of the image meanwhile.")
+
+    monkeypatch.setattr(Moving, "_switch", placed_back_meanwhile)
+    await move(rig, "25BQ07", "r.SIM", "b")
+    async with asyncio.timeout(10):
+        while not given_up:
+            await asyncio.sleep(0.05)
+    assert given_up[0], "the copy was made"
+    await nodes.until_sound()
+    await rig.until("SELECT count(*) = 0 FROM leftovers")
+    assert not list(nodes.root("b").glob("images/*/*/*"))
 
 
 async def test_copies_that_nobody_knows_of_are_found_and_removed(

@@ -41,7 +41,7 @@ def node_settings(rig: Rig, name: str, **changes: object) -> PlatformSettings:
             "node_token": SecretStr("the nodes' secret"),
             "node_heartbeat_s": 0.3,
             "node_dead_after_s": 3.0,
-            "node_keep_s": 0.0,
+            "node_keep_s": 1.0,
             **changes,
         }
     )
@@ -119,13 +119,13 @@ class Nodes:
 
     async def until_sound(self, timeout_s: float = 20) -> None:
         """Wait until nothing is wrong (leftovers go a little later)."""
-        async with asyncio.timeout(timeout_s):
-            while faults := await self.examine():
-                try:
+        faults: list[str] = []
+        try:
+            async with asyncio.timeout(timeout_s):
+                while faults := await self.examine():
                     await asyncio.sleep(0.2)
-                except asyncio.CancelledError:
-                    print(*faults, sep="\n")
-                    raise
+        except TimeoutError:
+            raise AssertionError("\n".join(faults)) from None
 
 
 def _composed(table: dict[str, Any]) -> Compose[ServiceSettings]:

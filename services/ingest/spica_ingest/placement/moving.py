@@ -60,6 +60,8 @@ class Moving:
             )
         peer = (await self._files.peers({holder}))[holder]
         products = await files_of(self._pool, image)
+        # Should the move be given up later, because the image is placed elsewhere by then, the copies made here go too.
+        await self._placing.leave_behind(self._pool, self._node.node_id, message.image_id)
         try:
             async with _Progress(
                 self._bus, image["name"], sum(one.size_bytes for one in products)

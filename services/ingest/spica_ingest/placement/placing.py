@@ -18,7 +18,7 @@ from spica_runtime.handling import Transaction
 from spica_runtime.nodes import BEATS_MISSED, Node
 from spica_runtime.nodes import queries as node_queries
 from spica_runtime.outbox import publish_in
-from spica_runtime.pg import Connection, Record
+from spica_runtime.pg import Connection, Pool, Record
 from spica_runtime.settings import PlatformSettings
 from spica_runtime.storage import DataFolder
 
@@ -96,7 +96,7 @@ class Placing:
         await self.leave_behind(connection, holder, image_id)
         await queries.hold_image(connection, image_id=image_id, node_id=self._node.node_id, path=path)
 
-    async def leave_behind(self, connection: Connection, node_id: str, image_id: str) -> None:
+    async def leave_behind(self, connection: Connection | Pool, node_id: str, image_id: str) -> None:
         """Copies on a node that does not hold the image (any more) are removed, some time from now."""
         await node_queries.leave_behind(
             connection, node_id=node_id, image_id=image_id, keep_s=self._settings.node_keep_s
