@@ -119,6 +119,16 @@ class Metrics(Part):
     pixel_scale_arcsec: Arcsec | None = None
 
 
+class Verdict(Part):
+    """What a policy says of an image or a stack, for one use."""
+
+    policy: str = Field(description="`<name>@<version>`.")
+    use: str = Field(description="What it is judged for: default, weak_lensing, photometric_calibration ...")
+    grade: Grade
+    reasons: tuple[Reason, ...] = ()
+    ccds_out: tuple[str, ...] = Field((), description="Names of CCDs that are not to be used.")
+
+
 class ImageGraded(Message):
     """The image is measured and has a grade: from a policy, or from a person (one more event)."""
 
@@ -133,6 +143,13 @@ class ImageGraded(Message):
     catalogue: Product
     weight: Product
     preview: Product
+    flag_map: Product | None = None
+    psf_model: Product | None = None
+    report: Product | None = Field(None, description="One self-contained HTML page.")
+    products: tuple[Product, ...] = Field(
+        (), description="What else was made: VOTable, catalogue as Parquet ..."
+    )
+    verdicts: tuple[Verdict, ...] = Field((), description="Of all policies; `grade` is the default one's.")
     batch: str | None = None
 
 

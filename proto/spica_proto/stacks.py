@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from spica_proto.base import Grade, Message, Part, Pointing, Product, Reason
-from spica_proto.images import Metrics, Reference
+from spica_proto.images import Metrics, Reference, Verdict
 from spica_proto.units import (
     AngleDeg,
     Arcsec,
@@ -146,6 +146,12 @@ class StackDone(Message):
     graded_by: str
     reasons: tuple[Reason, ...] = ()
     metrics: Metrics
+    psf_model: Product | None = None
+    report: Product | None = Field(None, description="One self-contained HTML page.")
+    products: tuple[Product, ...] = Field(
+        (), description="What else was made: VOTable, catalogue as Parquet ..."
+    )
+    verdicts: tuple[Verdict, ...] = Field((), description="Of all policies; `grade` is the default one's.")
 
 
 class Receipt(Part):

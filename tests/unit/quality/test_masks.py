@@ -87,7 +87,7 @@ def test_a_bright_star_makes_no_bad_column() -> None:
 
 def test_weight_is_zero_where_flagged_else_one_over_variance() -> None:
     rms = np.full((4, 5), 2.0, np.float32)
-    flags = np.zeros((4, 5), np.uint8)
+    flags = np.zeros((4, 5), np.uint16)
     flags[1, 2], flags[2, 2] = Bit.SATURATED, Bit.COSMIC
     weight = masks.weight_map(rms, flags)
     assert weight[1, 2] == weight[2, 2] == 0.0

@@ -11,27 +11,37 @@ from spica_imaging.frame import Section
 from spica_imaging.stats import robust_sigma
 
 Pixels = NDArray[np.float32]
-Flags = NDArray[np.uint8]
+Flags = NDArray[np.uint16]
 Mask = NDArray[np.bool_]
 
 
 class Bit:
     """Bits of the flag map."""
 
-    OUTSIDE: Final = np.uint8(1)
+    OUTSIDE: Final = np.uint16(1)
     """Not sky: overscan, or outside the data section."""
-    NO_VALUE: Final = np.uint8(2)
+    NO_VALUE: Final = np.uint16(2)
     """NaN, or a value that detectors or earlier steps put where they had none."""
-    SATURATED: Final = np.uint8(4)
-    DEAD: Final = np.uint8(8)
+    SATURATED: Final = np.uint16(4)
+    DEAD: Final = np.uint16(8)
     """Far below the sky: dead or cold pixels, shadows."""
-    COLUMN: Final = np.uint8(16)
+    COLUMN: Final = np.uint16(16)
     """In a column that stands out from its neighbours."""
-    COSMIC: Final = np.uint8(32)
+    COSMIC: Final = np.uint16(32)
     """Sharper than any star: cosmic ray or hot pixel."""
+    BLEED: Final = np.uint16(64)
+    """Charge that ran over from saturated pixels along the columns."""
+    TRAIL: Final = np.uint16(128)
+    """Trail of a satellite, an aircraft or a meteor."""
+    MASKED: Final = np.uint16(256)
+    """Bad in the instrument's own mask, or without light in its flat field."""
+    CCD_OUT: Final = np.uint16(512)
+    """The whole CCD was judged unfit. Only in the written map."""
 
 
-UNUSABLE: Final = Bit.OUTSIDE | Bit.NO_VALUE | Bit.DEAD | Bit.COLUMN | Bit.COSMIC
+UNUSABLE: Final = (
+    Bit.OUTSIDE | Bit.NO_VALUE | Bit.DEAD | Bit.COLUMN | Bit.COSMIC | Bit.BLEED | Bit.TRAIL | Bit.MASKED
+)
 """Pixels without a usable value; saturated ones still have a meaning for detection."""
 
 DEAD_SIGMA = 8.0
@@ -47,7 +57,7 @@ def initial_flags(data: Pixels, section: Section, external_bad: Mask | None = No
     Exactly zero is a value like any other where the sky is near zero (subtracted or coadded
     images). Where the sky is far from zero it is what pipelines write over masked pixels.
     """
-    flags = np.full(data.shape, Bit.OUTSIDE, dtype=np.uint8)
+    flags = np.full(data.shape, Bit.OUTSIDE, dtype=np.uint16)
     flags[section.slices] = 0
     # No detector counts this far; such numbers would drown all sums.
     with np.errstate(invalid="ignore"):
