@@ -14,6 +14,6 @@ _FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
 
 
 def jit(function: F) -> F:
-    """Compile with the cache on disk (compiled once per machine) and without Python objects."""
-    compiled: F = numba.njit(cache=True, fastmath=_FASTMATH, error_model="numpy")(function)
+    """Compile with the cache on disk (compiled once per machine), without Python objects, letting other threads run."""
+    compiled: F = numba.njit(cache=True, nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
     return compiled
