@@ -201,9 +201,8 @@ async def test_copies_that_nobody_knows_of_are_found_and_removed(
         shutil.copytree(nodes.root("a") / name, nodes.root("b") / name, dirs_exist_ok=True)
     (nodes.root("b") / "images/25BQ07/r.SIM/of nobody.fits").touch()
     for name, found in (("a", 0), ("b", 2)):
-        keeping = Keeping(
-            await open_node(node_settings(rig, name), nodes.root(name)), rig.pool, node_settings(rig, name)
-        )
+        settings = node_settings(rig, name, node_keep_s=0.0)  # however new they are
+        keeping = Keeping(await open_node(settings, nodes.root(name)), rig.pool, settings)
         assert await keeping.find_strays() == found
     await nodes.until_sound()
     left = [path.name for path in nodes.root("b").rglob("*") if path.is_file() and path.name != MARKER]
