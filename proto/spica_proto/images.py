@@ -19,7 +19,9 @@ from spica_proto.units import (
     Mas,
     Md5,
     MjdDay,
+    OffsetArcsec,
     Pixels,
+    Ratio,
     Seconds,
     Sha256,
 )
@@ -117,6 +119,35 @@ class Metrics(Part):
     saturated_fraction: Fraction = Field(0.0, description="Share of pixels at or above saturation.")
     usable_fraction: Fraction = Field(1.0, description="Share of pixels with weight above zero.")
     pixel_scale_arcsec: Arcsec | None = None
+    condition: str | None = Field(
+        None, description="What is wrong at first sight, by name: dark, trailed, doubled, ...; `ok`: nothing."
+    )
+    fwhm_arcsec_min: Arcsec | None = Field(None, description="Of the CCDs, as the other extremes.")
+    fwhm_arcsec_max: Arcsec | None = None
+    half_light_diameter_arcsec: Arcsec | None = Field(
+        None, description="Diameter of the circle that holds half of a star's light."
+    )
+    elongation: Ratio | None = Field(None, description="Median a/b of stars.")
+    psf_chi2: Ratio | None = Field(None, description="Reduced chi² of the stars against the PSF model.")
+    psf_residual: Ratio | None = Field(
+        None, description="Of the stars against the model, relative to their light."
+    )
+    psf_asymmetry: Ratio | None = Field(None, description="Of the stars under a turn by 180 degrees.")
+    n_psf_stars: Count | None = Field(None, description="Stars accepted for the PSF model.")
+    completeness50_mag: Mag | None = Field(
+        None, description="Half of the stars of this magnitude (AB) are found."
+    )
+    background_gradient_adu: Adu | None = Field(None, description="Rise of the sky over the image.")
+    offset_ra_arcsec: OffsetArcsec | None = Field(
+        None, description="Of the header's WCS against the reference catalogue, times cos Dec."
+    )
+    offset_dec_arcsec: OffsetArcsec | None = None
+    offset_sigma_ra_arcsec: Arcsec | None = Field(
+        None, description="Scatter of single stars about the offset."
+    )
+    offset_sigma_dec_arcsec: Arcsec | None = None
+    counts_ratio_stars: Ratio | None = Field(None, description="Stars found over stars expected there.")
+    counts_ratio_galaxies: Ratio | None = None
 
 
 class Verdict(Part):

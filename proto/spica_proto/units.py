@@ -14,6 +14,7 @@ RightAscensionDeg = Annotated[float, Field(ge=0.0, lt=360.0, json_schema_extra={
 DeclinationDeg = Annotated[float, Field(ge=-90.0, le=90.0, json_schema_extra={"unit": "deg"})]
 AngleDeg = Annotated[float, Field(allow_inf_nan=False, json_schema_extra={"unit": "deg"})]
 Arcsec = Annotated[float, Field(ge=0.0, allow_inf_nan=False, json_schema_extra={"unit": "arcsec"})]
+OffsetArcsec = Annotated[float, Field(allow_inf_nan=False, json_schema_extra={"unit": "arcsec"})]
 Mas = Annotated[float, Field(ge=0.0, allow_inf_nan=False, json_schema_extra={"unit": "mas"})]
 Pixels = Annotated[float, Field(allow_inf_nan=False, json_schema_extra={"unit": "pixel"})]
 PixelCount = Annotated[int, Field(ge=1, json_schema_extra={"unit": "pixel"})]

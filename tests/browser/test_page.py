@@ -65,6 +65,15 @@ async def test_the_page_shows_what_is_there_and_what_comes(rig: Rig, tmp_path: P
         )
         assert "FromPage" in detail
         assert "good2" in detail
+
+        # The picture and the files of an image lead to its products.
+        await page.value("document.getElementById('detail').close()")
+        await page.value("document.querySelector('[data-image^=blurred1]').click()")
+        files = await page.until(
+            "[...document.querySelectorAll('#detail .files a')].map((one) => [one.textContent, one.pathname])"
+        )
+        assert [name for name, _ in files] == ["catalogue", "weight"]
+        assert all(path.startswith("/products/") for _, path in files)
         assert page.complaints == []
 
 

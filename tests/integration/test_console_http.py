@@ -130,6 +130,17 @@ async def test_only_products_are_served(rig: Rig, http: httpx.AsyncClient, tmp_p
         assert (await http.get(f"/products/{path}")).status_code == 404, path
 
 
+async def test_a_report_has_its_script_and_no_way_to_the_api(rig: Rig, http: httpx.AsyncClient) -> None:
+    (rig.data.root / "report.html").write_text("<!doctype html><title>x</title><script>fetch('/api/images')</script>")
+    answer = await http.get("/products/report.html")
+    assert answer.headers["content-type"].startswith("text/html")
+    (policy,) = answer.headers.get_list("content-security-policy")
+    assert policy.startswith("sandbox allow-scripts allow-downloads; default-src 'none'")
+    assert "connect-src" not in policy
+    assert "frame-ancestors 'self'" in policy
+    assert "'unsafe-inline'" not in (await http.get("/")).headers["content-security-policy"]
+
+
 async def test_unknown_things_are_not_found(http: httpx.AsyncClient) -> None:
     for path in ("/api/images/x", "/api/stacks/x", "/nothing", "/static/nothing.js"):
         answer = await http.get(path)

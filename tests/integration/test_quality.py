@@ -16,6 +16,7 @@ from spica_quality.settings import QualitySettings
 from spica_runtime.storage import sha256_of
 
 from tests.support.rig import Rig
+from tests.support.seeding import insert
 from tests.unit.quality.frames import draw
 
 SETTINGS = QualitySettings(workers=1, concurrency=1, retry_delays_s=(0.1,), max_attempts=2)
@@ -84,7 +85,7 @@ async def test_a_verified_image_is_graded_once_with_all_that_belongs_to_it(rig: 
     await rig.start("quality", SETTINGS, compose)
     (graded,) = await rig.wait_for(ImageGraded)
     assert graded.grade == "A"
-    assert graded.graded_by == "policy:default@1"
+    assert graded.graded_by == "policy:default@2"
     assert (graded.image_id, graded.name, graded.batch) == (IMAGE_ID, "900001p", "night")
     assert graded.metrics.fwhm_px == pytest.approx(4.0, rel=0.03)
 
@@ -95,10 +96,20 @@ async def test_a_verified_image_is_graded_once_with_all_that_belongs_to_it(rig: 
     assert row["per_ccd"][0]["name"] == "ccd00"
     assert row["catalogue_path"] == graded.catalogue.path
     grade = await rig.pool.fetchrow("SELECT * FROM grades")
-    assert (grade["grade"], grade["graded_by"]) == ("A", "policy:default@1")
+    assert (grade["grade"], grade["graded_by"]) == ("A", "policy:default@2")
     assert grade["measurement_id"] == graded.measurement_id
     sent = await rig.pool.fetchval("SELECT headers ->> 'ce-id' FROM outbox WHERE subject = 'image.graded'")
     assert grade["grade_id"] == sent
+    # What every policy says of it, in the event and on record; and what it was held against.
+    said = {verdict.policy: verdict for verdict in graded.verdicts}
+    assert (said["default@2"].grade, said["default@2"].reasons) == (graded.grade, graded.reasons)
+    assert {"weak_lensing@1", "photometric_calibration@1", "low_surface_brightness@1"} < said.keys()
+    rows = await rig.pool.fetch("SELECT * FROM verdicts WHERE measurement_id = $1", graded.measurement_id)
+    assert {row["policy"]: row["grade"] for row in rows} == {tag: one.grade for tag, one in said.items()}
+    assert row["figures"]["fwhm_px"] == pytest.approx(graded.metrics.fwhm_px)
+    configuration = await rig.pool.fetchval("SELECT configuration FROM activities")
+    assert configuration["policies"][0]["name"] == "default"
+    assert configuration["run"] == {"run": "run", "filter": "r", "figures": {}}
 
     made = {
         record["path"]
@@ -118,6 +129,35 @@ async def test_a_verified_image_is_graded_once_with_all_that_belongs_to_it(rig: 
     assert again[1] == again[0]
     assert await rig.pool.fetchval("SELECT count(*) FROM measurements") == 1
     assert await rig.pool.fetchval("SELECT count(*) FROM grades") == 2
+    assert await rig.pool.fetchval("SELECT count(*) FROM verdicts") == 2 * len(said)
+
+
+async def test_an_image_is_held_against_its_run(rig: Rig) -> None:
+    """Twelve others were measured before, all far sharper: what is an A by itself is none in this night."""
+    await arrive(rig)
+    for number in range(12):
+        await insert(
+            rig,
+            "images",
+            {"image_id": f"other{number}", "name": f"o{number}", "sha256": "0" * 64, "size_bytes": 1, "path": "p",
+             "profile": "megasim", "instrument": "MegaSim", "run": "run", "filter": "r", "exposure_time_s": 60.0,
+             "ra_deg": 150.0, "dec_deg": 2.0, "wcs": "full", "n_ccds": 1, "header": {}},
+        )  # fmt: skip
+        await insert(
+            rig,
+            "measurements",
+            {"measurement_id": f"m{number}", "subject_kind": "image", "subject_id": f"other{number}", "metrics": {},
+             "figures": {"fwhm_arcsec": 0.4 + 0.01 * (number % 2)}, "catalogue_path": "c", "weight_path": "w",
+             "preview_path": "p"},
+        )  # fmt: skip
+    await rig.start("quality", SETTINGS, compose)
+    (graded,) = await rig.wait_for(ImageGraded)
+    (reason,) = graded.reasons
+    assert (graded.grade, reason.code) == ("B", "poor_seeing")
+    assert "σ above this run" in reason.message
+    assert "in 12 images" in reason.message
+    configuration = await rig.pool.fetchval("SELECT configuration FROM activities")
+    assert configuration["run"]["figures"]["fwhm_arcsec"]["n_images"] == 12
 
 
 async def test_an_image_out_of_focus_is_d_and_says_why(rig: Rig) -> None:

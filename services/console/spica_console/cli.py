@@ -16,6 +16,7 @@ from spica_console.commands import (
     migrate,
     night,
     nodes,
+    policy,
     settings,
     show,
     stack,
@@ -48,6 +49,7 @@ app.add_typer(watch.app, name="watch", rich_help_panel=_WORK)
 app.command("verify", rich_help_panel=_WORK, epilog=exits.EPILOG)(verify.verify)
 app.add_typer(stack.app, name="stack", rich_help_panel=_WORK)
 app.command("grade", rich_help_panel=_WORK, epilog=exits.EPILOG)(grade.grade)
+app.add_typer(policy.app, name="policy", rich_help_panel=_WORK)
 app.command("place", rich_help_panel=_KEEP, epilog=exits.EPILOG)(nodes.place)
 app.command("nodes", rich_help_panel=_LOOK, epilog=exits.EPILOG)(nodes.nodes)
 app.command("tail", rich_help_panel=_LOOK, epilog=exits.EPILOG)(tail.tail)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from spica_proto.base import Product
-from spica_proto.images import ImageGraded, Metrics
+from spica_proto.images import ImageGraded, Metrics, Verdict
 from spica_runtime.errors import UsageError
 from spica_runtime.outbox import publish_in
-from spica_runtime.pg import Pool
+from spica_runtime.pg import Connection, Pool
 
+from spica_console.judging import queries
 from spica_console.store import Store, insert_grade, unknown
+from spica_console.store import queries as store_queries
 from spica_console.submitting import SOURCE
+
+_NAMED = ("flag_map", "psf_model", "report")
+"""Products that have a field of their own in the event."""
 
 
 async def grade_by_person(pool: Pool, image: str, grade: str, *, person: str, why: str) -> ImageGraded:
@@ -33,22 +39,19 @@ async def grade_by_person(pool: Pool, image: str, grade: str, *, person: str, wh
         raise UsageError("not_measured", f"{facts['name']} was not measured yet; grade it after that.")
     measurement = facts["measurements"][-1]
     event_id = str(uuid.uuid4())
-    message = ImageGraded.model_validate(
-        {
-            "image_id": image_id,
-            "name": facts["name"],
-            "grade": grade,
-            "graded_by": f"person:{person}",
-            "comment": why,
-            "measurement_id": measurement["measurement_id"],
-            "metrics": Metrics.model_validate(measurement["metrics"]),
-            "catalogue": await _product(store, measurement["catalogue_path"]),
-            "weight": await _product(store, measurement["weight_path"]),
-            "preview": await _product(store, measurement["preview_path"]),
-            "batch": facts["batch"],
-        }
-    )
     async with pool.acquire() as connection, connection.transaction():
+        said = [
+            row async for row in queries.verdicts_on(connection, measurement_id=measurement["measurement_id"])
+        ]
+        message = await graded(
+            connection,
+            facts,
+            measurement,
+            verdicts=tuple(Verdict.model_validate(dict(row)) for row in said),
+            grade=grade,
+            graded_by=f"person:{person}",
+            comment=why,
+        )
         await insert_grade(
             connection,
             grade_id=event_id,
@@ -62,8 +65,35 @@ async def grade_by_person(pool: Pool, image: str, grade: str, *, person: str, wh
     return message
 
 
-async def _product(store: Store, path: str) -> Product:
-    row: dict[str, Any] | None = await store.product_at(path)
+async def graded(
+    connection: Connection, image: Mapping[str, Any], measurement: Mapping[str, Any], **judgement: Any
+) -> ImageGraded:
+    """One more `image.graded` of a measurement that is there already: with all that it measured and made."""
+    made = {kind: await _product(connection, path) for kind, path in measurement["products"].items()}
+    return ImageGraded.model_validate(
+        {
+            "image_id": image["image_id"],
+            "name": image["name"],
+            "batch": image["batch"],
+            "measurement_id": measurement["measurement_id"],
+            "metrics": Metrics.model_validate(measurement["metrics"]),
+            **{
+                kind: await _product(connection, measurement[f"{kind}_path"])
+                for kind in ("catalogue", "weight", "preview")
+            },
+            **{kind: made.get(kind) for kind in _NAMED},
+            "products": tuple(
+                product
+                for kind, product in made.items()
+                if kind not in (*_NAMED, "catalogue", "weight", "preview")
+            ),
+            **judgement,
+        }
+    )
+
+
+async def _product(connection: Connection, path: str) -> Product:
+    row = await store_queries.product_at(connection, path=path)
     if row is None:
         raise UsageError("unknown_product", f"The store knows no product at {path}.")
-    return Product.model_validate(row)
+    return Product.model_validate(dict(row))

@@ -12,10 +12,11 @@ SELECT
     (SELECT count(*) FROM outbox WHERE sent_at IS NULL)                               AS outbox_unsent;
 
 -- name: grade_counts()
--- Images by the grade that holds now.
+-- Images by the grade that holds now: a person's counts over a policy's, then the latest.
 SELECT grade, count(*) AS images
 FROM (SELECT DISTINCT ON (subject_id) subject_id, grade FROM grades
-      WHERE subject_kind = 'image' ORDER BY subject_id, created_at DESC) AS latest
+      WHERE subject_kind = 'image'
+      ORDER BY subject_id, (graded_by LIKE 'person:%') DESC, created_at DESC, grade_id DESC) AS latest
 GROUP BY grade ORDER BY grade;
 
 -- name: stack_counts()
@@ -36,7 +37,7 @@ FROM images AS i
 LEFT JOIN LATERAL (
     SELECT grade, graded_by, reasons FROM grades
     WHERE subject_kind = 'image' AND subject_id = i.image_id
-    ORDER BY created_at DESC LIMIT 1) AS g ON true
+    ORDER BY (graded_by LIKE 'person:%') DESC, created_at DESC, grade_id DESC LIMIT 1) AS g ON true
 LEFT JOIN LATERAL (
     SELECT metrics, preview_path FROM measurements
     WHERE subject_kind = 'image' AND subject_id = i.image_id
@@ -93,7 +94,7 @@ WHERE n.image_id = :image_id ORDER BY a.kind;
 SELECT hdu, name, naxis1, naxis2, footprint FROM ccds WHERE image_id = :image_id ORDER BY hdu;
 
 -- name: measurements_of(kind, id)
-SELECT measurement_id, metrics, catalogue_path, weight_path, preview_path, created_at
+SELECT measurement_id, metrics, catalogue_path, weight_path, preview_path, products, created_at
 FROM measurements WHERE subject_kind = :kind AND subject_id = :id ORDER BY created_at;
 
 -- name: grades_of(kind, id)

@@ -31,6 +31,6 @@ def unknown_stack(stack_id: str) -> NotRetriable:
     return NotRetriable("unknown_stack", f"The store knows no stack {stack_id}.", {"stack_id": stack_id})
 
 
-def bad_policy(path: Path, error: Exception) -> UsageError:
-    """The grading policy of the settings cannot be used."""
-    return UsageError("bad_policy", f"The grading policy {path} cannot be used: {error}", {"path": str(path)})
+def bad_policy(path: Path, what: str) -> UsageError:
+    """A policy, or the folder of policies, cannot be used."""
+    return UsageError("bad_policy", f"The policy {path} cannot be used: {what}.", {"path": str(path)})

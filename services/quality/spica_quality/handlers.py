@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from datetime import UTC, datetime
 from typing import cast
 
 from spica_proto.base import Grade, Message
@@ -14,8 +17,11 @@ from spica_runtime.provenance import CODE_VERSION
 from spica_runtime.service import Platform
 
 from spica_quality import jobs
+from spica_quality.awaiting import Settled, settle
 from spica_quality.errors import unknown_stack
-from spica_quality.science.grading import Policy
+from spica_quality.reference import ReferenceFile, identify, reference_path
+from spica_quality.science.policies import Policies
+from spica_quality.science.runstatistics import RunStatistics
 from spica_quality.settings import QualitySettings
 from spica_quality.store import (
     Kind,
@@ -23,6 +29,7 @@ from spica_quality.store import (
     Store,
     insert_grade,
     insert_measurement,
+    insert_verdicts,
     replace_sources,
     set_done,
 )
@@ -31,8 +38,8 @@ from spica_quality.store import (
 class Handlers:
     """What the quality service answers."""
 
-    def __init__(self, platform: Platform[QualitySettings], store: Store, policy: Policy) -> None:
-        self._platform, self._store, self._policy = platform, store, policy
+    def __init__(self, platform: Platform[QualitySettings], store: Store, policies: Policies) -> None:
+        self._platform, self._store, self._policies = platform, store, policies
         settings = platform.settings
         self._tuning = jobs.Tuning(
             threshold_sigma=settings.threshold_sigma,
@@ -40,26 +47,45 @@ class Handlers:
             background_box_px=settings.background_box_px,
             cosmic_sigma=settings.cosmic_sigma,
         )
+        self._reference = reference_path(settings)
+        # Each worker process takes its share of the cores.
+        self._threads = max(1, (os.cpu_count() or 1) // settings.workers)
 
     # ---- image.verified ----
 
     async def verified(self, message: ImageVerified, delivery: Delivery) -> Outcome:
         """Measure and grade an image."""
-        found = await self._platform.compute.run(jobs.measure_image, self._image_order(message))
+        # Before the work, and with it: what was compared stands in the provenance.
+        run = await self._store.run_statistics(
+            message.image_id,
+            run=message.run,
+            filter=message.filter,
+            profile=message.profile,
+            figures=self._policies.run_figures(),
+        )
+        settled = await self._auxiliaries(message.image_id)
+        reference = await asyncio.to_thread(identify, self._reference)
+        order = self._image_order(message, run, settled, reference)
+        found = await self._platform.compute.run(jobs.measure_image, order)
         weight = found.weight
         assert weight is not None
-        measurement_id = self._measurement_id(message.image_id)
+        measurement_id = self._measurement_id(message.image_id, found)
         graded = ImageGraded(
             image_id=message.image_id,
             name=message.name,
             grade=cast(Grade, found.grade),
-            graded_by=self._policy.label,
+            graded_by=self._policies.default.label,
             reasons=found.reasons,
             measurement_id=measurement_id,
             metrics=found.metrics,
             catalogue=found.catalogue,
             weight=weight,
             preview=found.preview,
+            flag_map=found.flag_map,
+            psf_model=found.psf_model,
+            report=found.report,
+            products=found.products,
+            verdicts=found.verdicts,
             batch=message.batch,
         )
 
@@ -70,14 +96,22 @@ class Handlers:
             events=(graded,),
             save=save,
             about=message.image_id,
-            used=(message.file,),
-            made=(found.catalogue, weight, found.preview),
-            configuration=self._configuration(),
+            used=(message.file, *found.used, *((reference.product(),) if reference else ())),
+            made=found.made,
+            configuration=self._configuration() | {"run": run.plain()},
             summary=_summary(found),
-            log=tuple(reason.message for reason in found.reasons),
+            log=(*(reason.message for reason in found.reasons), *settled.notes, *found.notes),
         )
 
-    def _image_order(self, message: ImageVerified) -> jobs.ImageOrder:
+    async def _auxiliaries(self, image_id: str) -> Settled:
+        """The master flat and mask of an image; raises `Unavailable` while ingest is fetching one."""
+        named = await self._store.auxiliaries(image_id)
+        wait_s = self._platform.settings.auxiliary_wait_s
+        return await asyncio.to_thread(settle, named, self._platform.data, datetime.now(UTC), wait_s)
+
+    def _image_order(
+        self, message: ImageVerified, run: RunStatistics, settled: Settled, reference: ReferenceFile | None
+    ) -> jobs.ImageOrder:
         label = (message.instrument, message.object or "", f"filter {message.filter}", f"run {message.run}")
         return jobs.ImageOrder(
             data=self._platform.data,
@@ -90,8 +124,16 @@ class Handlers:
             on_sky=message.wcs == "full",
             exposure_time_s=message.exposure_time_s,
             label=(*filter(None, label), f"{message.exposure_time_s:g} s"),
-            policy=self._policy,
+            policies=self._policies,
             tuning=self._tuning,
+            filter=message.filter,
+            mjd_obs=message.mjd_obs,
+            pointing_deg=(message.pointing.ra_deg, message.pointing.dec_deg),
+            sha256=message.file.sha256,
+            reference=reference,
+            threads=self._threads,
+            run=run,
+            auxiliaries=settled.files,
         )
 
     # ---- stack.coadded ----
@@ -114,9 +156,11 @@ class Handlers:
                 f"filter {message.filter}",
                 f"{message.exposure_time_s:g} s",
             ),
-            policy=self._policy,
+            policies=self._policies,
             tuning=self._tuning,
             tile_px=self._platform.settings.stack_tile_px,
+            filter=message.filter,
+            reference=await asyncio.to_thread(identify, self._reference),
         )
         found = await self._platform.compute.run(jobs.measure_stack, order)
         done = StackDone(
@@ -132,9 +176,13 @@ class Handlers:
             exposure_time_s=message.exposure_time_s,
             zeropoint_mag=message.zeropoint_mag,
             grade=cast(Grade, found.grade),
-            graded_by=self._policy.label,
+            graded_by=self._policies.default.label,
             reasons=found.reasons,
             metrics=found.metrics,
+            psf_model=found.psf_model,
+            report=found.report,
+            products=found.products,
+            verdicts=found.verdicts,
         )
 
         async def save(transaction: Transaction) -> None:
@@ -150,7 +198,7 @@ class Handlers:
             save=save,
             about=message.stack_id,
             used=(message.image, message.weight),
-            made=(found.catalogue, found.preview),
+            made=found.made,
             configuration=self._configuration(),
             summary=_summary(found),
             log=tuple(reason.message for reason in found.reasons),
@@ -158,12 +206,17 @@ class Handlers:
 
     # ---- both ----
 
-    def _measurement_id(self, subject_id: str) -> str:
-        """The same pixels measured by the same code under the same policy are one measurement."""
-        return derived_id("measurement", subject_id, CODE_VERSION, self._policy.label)
+    def _measurement_id(self, subject_id: str, found: jobs.Assessment) -> str:
+        """The same pixels measured by the same code are one measurement.
+
+        The default policy is part of it, since CCDs that it leaves out have weight 0 in the weight map; so are the master
+        flat and mask that were used.
+        """
+        used = (product.sha256 for product in found.used)
+        return derived_id("measurement", subject_id, CODE_VERSION, self._policies.default.label, *used)
 
     def _configuration(self) -> dict[str, object]:
-        return {"policy": self._policy.model_dump(mode="json", exclude_none=True)}
+        return {"policies": [policy.model_dump(mode="json", exclude_none=True) for policy in self._policies]}
 
     async def _save(
         self,
@@ -175,18 +228,21 @@ class Handlers:
         found: jobs.Assessment,
         weight_path: str,
     ) -> None:
-        measurement_id = self._measurement_id(subject_id)
+        measurement_id = self._measurement_id(subject_id, found)
         row = MeasurementRow(
             measurement_id=measurement_id,
             kind=kind,
             subject_id=subject_id,
             metrics=found.metrics,
+            figures=found.figures,
             per_ccd=found.per_ccd,
             catalogue_path=found.catalogue.path,
             weight_path=weight_path,
             preview_path=found.preview.path,
+            products={product.kind: product.path for product in found.made},
         )
         await insert_measurement(transaction.connection, row)
+        await insert_verdicts(transaction.connection, delivery.event_id, measurement_id, found.verdicts)
         # The grade bears the id of the event that carries it, as the dispatcher derives it.
         subject = BY_MODEL[type(event)].name
         await insert_grade(
@@ -195,7 +251,7 @@ class Handlers:
             kind=kind,
             subject_id=subject_id,
             grade=found.grade,
-            graded_by=self._policy.label,
+            graded_by=self._policies.default.label,
             reasons=found.reasons,
             measurement_id=measurement_id,
         )

@@ -2,73 +2,29 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from math import log10, nan
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from astropy.io import fits
 from spica_imaging.frame import Ccd, iter_ccds
-from spica_imaging.ldac import LdacTable
 from spica_imaging.profiles import Profile, load_profiles
-from spica_imaging.wcs import TpvWcs, WcsError
 from spica_runtime.errors import Retriable
+from spica_runtime.provenance import CODE_VERSION
 from spica_runtime.storage import segment
 
+from spica_quality.ccdwork import CcdContext, CcdResult, measure_ccd
 from spica_quality.errors import unknown_profile, unreadable
+from spica_quality.instrument import InstrumentWord
 from spica_quality.jobs import Assessment, ImageOrder
-from spica_quality.products import (
-    caption_of,
-    metrics_of,
-    reasons_of,
-    weight_file,
-    write_catalogue,
-    write_preview,
-)
-from spica_quality.science.engine import Frame, Measurement, Options, measure
-from spica_quality.science.figures import CcdFigures
-from spica_quality.science.grading import grade
-from spica_quality.science.preview import Panel, bin_pixels, plane_matrix
-from spica_quality.science.summary import summarise
-
-_PREVIEW_PX = 870
-
-
-class _ImageWork:
-    """What is gathered while the CCDs go by."""
-
-    def __init__(self, order: ImageOrder, profile: Profile) -> None:
-        self.order, self.profile = order, profile
-        self.figures: list[CcdFigures] = []
-        self.tables: list[LdacTable] = []
-        self.panels: list[Panel] = []
-        self.zeropoint = nan
-        self._centre: tuple[float, float] | None = None
-
-    def take(self, ccd: Ccd, options: Options) -> Measurement:
-        """Measure one CCD and keep what is small."""
-        measured = measure(Frame(ccd.data, ccd.section, ccd.gain_e_per_adu, ccd.saturation_adu), options)
-        wcs = _wcs(ccd.header) if self.order.on_sky else None
-        scale = pixel_scale(ccd, wcs, self.profile)
-        self.figures.append(CcdFigures(ccd.hdu, ccd.name, measured.figures, scale))
-        self.tables.append(LdacTable(_catalogue_header(ccd, measured), measured.columns))
-        self.panels.append(self._panel(ccd, measured, wcs))
-        if not np.isfinite(self.zeropoint):
-            self.zeropoint = nominal_zeropoint(ccd.header, self.profile, self.order.exposure_time_s)
-        return measured
-
-    def _panel(self, ccd: Ccd, measured: Measurement, wcs: TpvWcs | None) -> Panel:
-        rows, columns = ccd.section.slices
-        # Saturated cores have no weight, but are to be seen.
-        usable = measured.subtracted[rows, columns] != 0
-        per_side = max(1.0, float(np.sqrt(self.order.n_ccds)))
-        factor = max(1, int(np.ceil(max(usable.shape) * per_side / _PREVIEW_PX)))
-        small = bin_pixels(measured.subtracted[rows, columns], usable, factor)
-        if wcs is None:
-            return Panel(small, None)
-        if self._centre is None:
-            self._centre = wcs.crval
-        return Panel(small, plane_matrix(wcs, ccd.section.x0, ccd.section.y0, factor, small, self._centre))
+from spica_quality.judgement import judge_by_all
+from spica_quality.maps import MapWriter, map_files
+from spica_quality.products import Written, caption_of, metrics_of
+from spica_quality.report.diagrams import expected_counts
+from spica_quality.report.page import Subject
+from spica_quality.science.counts import band_of
+from spica_quality.wholeimage import Observed, image_figures, place_of
 
 
 def assess_image(order: ImageOrder) -> Assessment:
@@ -76,26 +32,92 @@ def assess_image(order: ImageOrder) -> Assessment:
     profiles = load_profiles(order.profiles)
     if order.profile not in profiles:
         raise unknown_profile(order.profile, sorted(profiles))
-    source = order.data.path(order.path)
-    base = f"quality/{segment('image_id', order.image_id)}/{segment('name', order.name)}"
-    work = _ImageWork(order, profiles[order.profile])
-    weight_path = order.data.path(f"{base}.weight.fits.fz")
-    options = order.tuning.options()
-    with weight_file(weight_path) as weights:
-        for ccd in _ccds(source, work.profile):
-            weights.add(ccd.name, work.take(ccd, options).weight)
-    figures = summarise(work.figures, work.zeropoint)
-    verdict = grade(figures, order.policy, order.profile, "image")
-    caption = caption_of(order.name, order.label, figures, verdict, order.policy.label)
-    return Assessment(
-        metrics=metrics_of(figures),
-        per_ccd=tuple(ccd.row() for ccd in work.figures),
-        grade=verdict.letter,
-        reasons=reasons_of(verdict),
-        catalogue=write_catalogue(order.data, order.data.path(f"{base}.ldac"), work.tables),
-        weight=order.data.product(weight_path, "weight"),
-        preview=write_preview(order.data, order.data.path(f"{base}.png"), work.panels, caption),
+    profile, source = profiles[order.profile], order.data.path(order.path)
+    files = Written(order.data, f"quality/{segment('image_id', order.image_id)}", segment("name", order.name))
+    with (
+        map_files(files.path("weight.fits.fz"), files.path("flag.fits.fz")) as maps,
+        InstrumentWord(source, profile, order.n_ccds, order.data, order.auxiliaries) as instrument,
+    ):
+        results = _measure_ccds(order, profile, source, instrument, maps)
+        where = place_of(results, order.pointing_deg)
+        observed = Observed(order.filter, order.mjd_obs, order.reference, profile.layout.ccd_counts)
+        rows, image = image_figures(observed, results, where)
+        judged = judge_by_all(order.policies, image, rows, order.profile, "image", order.run)
+        maps.finish(judged.default.ccds_out)
+    weight, flags = files.product("weight.fits.fz", "weight"), files.product("flag.fits.fz", "flag_map")
+    tables = [result.table for result in results]
+    catalogue = files.catalogue(tables)
+    parquet = files.parquet(tables, {"image": order.name})
+    psf = files.psf_models([(result.name, result.psf) for result in results])
+    pictures = [result.pictures for result in results]
+    cards = dict(tables[0].header) if tables else {}
+    table = files.votable(cards, image, rows, judged.verdicts)
+    made = (weight, flags, catalogue, parquet, psf, table)
+    subject = Subject(
+        "image",
+        order.name,
+        cards,
+        links=files.links(made),
+        provenance=_provenance(order, instrument),
     )
+    expectation = expected_counts(band_of(order.filter), where.galactic_deg if where else None)
+    preview = files.preview(pictures, caption_of(order.name, order.label, image, judged.default))
+    report = files.report(subject, image, rows, pictures, judged.verdicts, expectation)
+    return Assessment(
+        metrics=metrics_of(image),
+        figures=image,
+        per_ccd=tuple(dict(row) for row in rows),
+        grade=judged.default.letter,
+        reasons=judged.reasons,
+        verdicts=judged.verdicts,
+        catalogue=catalogue,
+        weight=weight,
+        preview=preview,
+        flag_map=flags,
+        psf_model=psf,
+        report=report,
+        products=(parquet, table),
+        used=instrument.used,
+        notes=instrument.notes,
+    )
+
+
+def _measure_ccds(
+    order: ImageOrder, profile: Profile, source: Path, instrument: InstrumentWord, maps: MapWriter
+) -> list[CcdResult]:
+    """Measure all CCDs, some at a time: the kernels let other threads run, and memory stays at the few in work."""
+    context = CcdContext(
+        image_id=order.image_id,
+        profile=profile,
+        on_sky=order.on_sky,
+        exposure_time_s=order.exposure_time_s,
+        n_ccds=order.n_ccds,
+        options=order.tuning.options(order.n_ccds),
+        instrument=instrument,
+        centre_deg=order.pointing_deg,
+    )
+    results: list[CcdResult] = []
+
+    def take(future: Future[CcdResult]) -> None:
+        result = future.result()
+        assert result.maps is not None
+        maps.add(len(results), result.maps)
+        results.append(replace(result, maps=None))
+
+    waiting: deque[Future[CcdResult]] = deque()
+    with ThreadPoolExecutor(order.threads) as pool:
+        try:
+            for place, ccd in enumerate(_ccds(source, profile)):
+                waiting.append(pool.submit(measure_ccd, ccd, place, context))
+                del ccd
+                if len(waiting) > order.threads - 1:
+                    take(waiting.popleft())
+            while waiting:
+                take(waiting.popleft())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return results
 
 
 def _ccds(path: Path, profile: Profile) -> Iterator[Ccd]:
@@ -117,54 +139,27 @@ def _ccds(path: Path, profile: Profile) -> Iterator[Ccd]:
             raise unreadable(path, error) from error
         if ccd.data.size:
             yield ccd
+        del ccd  # or its pixels would stay until the next one is there
 
 
-def _wcs(header: fits.Header) -> TpvWcs | None:
-    try:
-        return TpvWcs.from_header(header)
-    except (WcsError, KeyError, ValueError):
-        return None
-
-
-def pixel_scale(ccd: Ccd, wcs: TpvWcs | None, profile: Profile) -> float:
-    """Arcsec per pixel: from the WCS, else from the header, else from the profile; NaN where none says."""
-    if wcs is not None:
-        ny, nx = ccd.data.shape
-        return wcs.scale_at(0.5 * nx, 0.5 * ny)
-    stated = profile.value(ccd.header, profile.keywords.pixel_scale_arcsec)
-    try:
-        number = float(stated) if stated is not None else nan
-    except (TypeError, ValueError):
-        number = nan
-    if np.isfinite(number) and number > 0:
-        return number
-    return profile.detector.pixel_scale_arcsec or nan
-
-
-def nominal_zeropoint(header: fits.Header, profile: Profile, exposure_time_s: float) -> float:
-    """AB magnitude of 1 adu in this exposure, from the header's nominal value for 1 adu/s; NaN without."""
-    stated = profile.value(header, profile.keywords.nominal_zeropoint)
-    try:
-        return float(stated) + 2.5 * log10(exposure_time_s) if stated is not None else nan
-    except (TypeError, ValueError):
-        return nan
-
-
-def _catalogue_header(ccd: Ccd, measured: Measurement) -> fits.Header:
-    """The CCD's header with what readers of catalogues look for."""
-    header = ccd.header.copy()
-    ny, nx = ccd.data.shape
-    figures = measured.figures
-    header["NAXIS1"], header["NAXIS2"] = nx, ny
-    header["EXTNAME"] = ccd.name
-    header["GAIN"] = (ccd.gain_e_per_adu, "e-/adu, as used")
-    header["SATURATE"] = (figures.saturation_adu, "adu, as used")
-    for keyword, value, comment in (
-        ("SEXBKGND", figures.background_adu, "median background, adu"),
-        ("SEXBKDEV", figures.background_rms_adu, "median background rms, adu"),
-        ("PSF_FWHM", figures.psf.fwhm_px, "FWHM of stars, px"),
-        ("APERDIAM", 4.0 * figures.psf.fwhm_px, "diameter of FLUX_APER, px"),
-    ):
-        if np.isfinite(value):
-            header[keyword] = (round(value, 5), comment)
-    return header
+def _provenance(order: ImageOrder, instrument: InstrumentWord) -> tuple[tuple[str, str], ...]:
+    tuning = order.tuning
+    return (
+        ("Code", f"spica {CODE_VERSION}"),
+        ("Input", f"{order.path}, sha256 {order.sha256}"),
+        *(
+            (f"Master {product.kind}", f"{product.path}, sha256 {product.sha256}")
+            for product in instrument.used
+        ),
+        *(
+            (("Reference", f"{order.reference.path.name}, sha256 {order.reference.sha256}"),)
+            if order.reference
+            else ()
+        ),
+        ("Policies", ", ".join(policy.tag for policy in order.policies)),
+        (
+            "Settings",
+            f"detection at {tuning.threshold_sigma:g} σ, stars from S/N {tuning.star_snr:g}, background boxes of "
+            f"{tuning.background_box_px} px, cosmic rays from {tuning.cosmic_sigma:g} σ",
+        ),
+    )

@@ -1,138 +1,139 @@
-"""Writing what was measured: weight maps, catalogues, previews; and reading it into messages."""
+"""Writing what was measured, each file whole; and reading it into messages."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
-from astropy.io import fits
-from numpy.typing import NDArray
 from spica_imaging.ldac import LdacTable, write_ldac
-from spica_proto.base import Product, Reason
-from spica_proto.images import Metrics
+from spica_proto.base import Product
+from spica_proto.images import Metrics, Verdict
 from spica_runtime.storage import DataFolder, whole_file
 
-from spica_quality.science.figures import ImageFigures
-from spica_quality.science.grading import Verdict
-from spica_quality.science.preview import Caption, Panel, draw_preview
+from spica_quality.cataloguefiles import write_parquet
+from spica_quality.psffile import write_psfex
+from spica_quality.report import page
+from spica_quality.report.diagrams import Expectation
+from spica_quality.report.gathering import CcdPictures
+from spica_quality.report.page import Link, Subject
+from spica_quality.report.preview import Caption, draw_preview
+from spica_quality.report.votable import votable
+from spica_quality.science import verdicts
+from spica_quality.science.figures import Figures, Row, number
+from spica_quality.science.psf import PsfModel
 
-_WEIGHT_STEPS = 8000
-"""Weights are kept as integers up to this: 1e-4 of the highest, and files small. Zero stays zero."""
-
-_BLOCK = 2880
-
-
-class WeightWriter:
-    """Writes a weight map CCD by CCD: an empty primary HDU, then one compressed extension per CCD."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        header = fits.Header([("SIMPLE", True), ("BITPIX", 8), ("NAXIS", 0), ("EXTEND", True)])
-        file.write(header.tostring(padding=True).encode("ascii"))
-
-    def add(self, name: str, weight: NDArray[np.float32]) -> None:
-        """Append one CCD. `weight`: shape (ny, nx), 1/adu², 0 where unusable."""
-        highest = float(weight.max(initial=0.0))
-        scale = highest / _WEIGHT_STEPS if highest > 0 else 1.0
-        steps = np.rint(weight / np.float32(scale)).astype(np.int16)
-        # What is usable stays above zero, however low its weight.
-        steps[(steps == 0) & (weight > 0)] = 1
-        rows = min(16, weight.shape[0])
-        hdu = fits.CompImageHDU(steps, compression_type="RICE_1", tile_shape=(rows, weight.shape[1]))
-        hdu.header["EXTNAME"] = name  # as a card: the argument `name` would turn it into capitals
-        hdu.header["BSCALE"] = scale
-        hdu.header["BZERO"] = 0.0
-        hdu.header["BUNIT"] = ("adu-2", "weight: 1 / variance of the background")
-        buffer = io.BytesIO()
-        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer)
-        self._file.write(buffer.getbuffer()[_BLOCK:])
+_TITLES = {
+    "weight": "Weight map",
+    "flag_map": "Flag map",
+    "catalogue": "Catalogue (FITS LDAC)",
+    "catalogue_parquet": "Catalogue (Parquet)",
+    "psf_model": "PSF model (PSFEx format)",
+    "votable": "All figures (VOTable)",
+}
 
 
-@contextmanager
-def weight_file(path: Path) -> Iterator[WeightWriter]:
-    """A weight map that appears whole when the block ends."""
-    with whole_file(path) as part, part.open("wb") as file:
-        yield WeightWriter(file)
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The files of one measurement: all in one folder, all beginning with the name."""
 
+    data: DataFolder
+    folder: str
+    name: str
 
-def write_catalogue(data: DataFolder, path: Path, tables: Iterable[LdacTable]) -> Product:
-    """Write the LDAC catalogue."""
-    with whole_file(path) as part:
-        write_ldac(part, tables)
-    return data.product(path, "catalogue")
+    def path(self, suffix: str) -> Path:
+        """Where the file of this suffix stands."""
+        return self.data.path(f"{self.folder}/{self.name}.{suffix}")
 
+    def product(self, suffix: str, kind: str) -> Product:
+        """Describe a file that was written."""
+        return self.data.product(self.path(suffix), kind)
 
-def write_preview(data: DataFolder, path: Path, panels: list[Panel], caption: Caption) -> Product:
-    """Draw the preview."""
-    with whole_file(path) as part:
-        part.write_bytes(draw_preview(panels, caption))
-    return data.product(path, "preview")
+    def catalogue(self, tables: Sequence[LdacTable]) -> Product:
+        """The catalogue as FITS_LDAC."""
+        with whole_file(self.path("ldac")) as part:
+            write_ldac(part, tables)
+        return self.product("ldac", "catalogue")
 
+    def parquet(self, tables: Sequence[LdacTable], about: Mapping[str, str]) -> Product:
+        """The same sources as Parquet."""
+        with whole_file(self.path("parquet")) as part:
+            write_parquet(part, tables, dict(about))
+        return self.product("parquet", "catalogue_parquet")
 
-def metrics_of(figures: ImageFigures) -> Metrics:
-    """Figures as they go into messages and the store: null for what could not be measured."""
+    def psf_models(self, models: Sequence[tuple[str, PsfModel | None]]) -> Product:
+        """The models of the point spread function, in PSFEx's format."""
+        with whole_file(self.path("psf")) as part:
+            write_psfex(part, models)
+        return self.product("psf", "psf_model")
 
-    def known(value: float) -> float | None:
-        return float(f"{value:.6g}") if isfinite(value) else None
+    def preview(self, pictures: Sequence[CcdPictures], caption: Caption) -> Product:
+        """The small picture for lists."""
+        return self._bytes("png", "preview", draw_preview(pictures, caption))
 
-    return Metrics(
-        fwhm_arcsec=known(figures.fwhm_arcsec),
-        fwhm_px=known(figures.fwhm_px),
-        ellipticity=known(figures.ellipticity),
-        n_sources=figures.n_sources,
-        n_stars=figures.n_stars,
-        background_adu=known(figures.background_adu),
-        background_rms_adu=known(figures.background_rms_adu),
-        limiting_flux_adu=known(figures.limiting_flux_adu),
-        limiting_mag=known(figures.limiting_mag),
-        saturated_fraction=figures.saturated_fraction,
-        usable_fraction=figures.usable_fraction,
-        pixel_scale_arcsec=known(figures.pixel_scale_arcsec),
-    )
+    def votable(
+        self, cards: Mapping[str, object], image: Row, rows: Sequence[Row], judged: Sequence[Verdict]
+    ) -> Product:
+        """All figures and verdicts as VOTable."""
+        return self._bytes("vot", "votable", votable(self.name, cards, image, rows, judged))
 
+    def report(
+        self,
+        subject: Subject,
+        image: Row,
+        rows: Sequence[Row],
+        pictures: Sequence[CcdPictures],
+        judged: Sequence[Verdict],
+        expectation: Expectation | None,
+    ) -> Product:
+        """The page for people."""
+        content = page.render(subject, image, rows, pictures, judged, expectation)
+        return self._bytes("html", "report", content)
 
-def reasons_of(verdict: Verdict) -> tuple[Reason, ...]:
-    """Findings as they go into messages and the store."""
-    return tuple(
-        Reason(
-            code=finding.code,
-            message=finding.message,
-            keyword=finding.metric,
-            found=finding.found,
-            expected=finding.expected,
+    def links(self, products: Sequence[Product]) -> tuple[Link, ...]:
+        """As the page names them: beside it."""
+        return tuple(
+            Link(
+                _TITLES.get(product.kind, product.kind),
+                Path(product.path).name,
+                product.size_bytes,
+                product.sha256,
+            )
+            for product in products
         )
-        for finding in verdict.findings
-    )
+
+    def _bytes(self, suffix: str, kind: str, content: bytes) -> Product:
+        with whole_file(self.path(suffix)) as part:
+            part.write_bytes(content)
+        return self.product(suffix, kind)
 
 
-def caption_of(
-    name: str, label: tuple[str, ...], figures: ImageFigures, verdict: Verdict, policy_label: str
-) -> Caption:
+def metrics_of(figures: Figures) -> Metrics:
+    """Figures as they go into messages: those that the contract names; null for what could not be measured."""
+    known = {name: value for name in Metrics.model_fields if (value := figures.get(name)) is not None}
+    return Metrics.model_validate(known)
+
+
+def caption_of(name: str, label: tuple[str, ...], figures: Figures, verdict: verdicts.Verdict) -> Caption:
     """What is written above the preview."""
 
-    def figure(value: float, style: str, unit: str) -> str:
+    def figure(key: str, style: str, unit: str = "") -> str:
+        value = number(figures, key)
         return format(value, style) + unit if isfinite(value) else "–"
 
-    depth = (
-        figure(figures.limiting_mag, ".2f", " mag (5σ)")
-        if isfinite(figures.limiting_mag)
-        else figure(figures.limiting_flux_adu, ".4g", " adu (5σ)")
-    )
-    size = f"{figure(figures.fwhm_arcsec, '.2f', '″')} ({figure(figures.fwhm_px, '.2f', ' px')})"
+    depth = figure("limiting_mag", ".2f", " mag (5σ)")
+    if depth == "–":
+        depth = figure("limiting_flux_adu", ".4g", " adu (5σ)")
     return Caption(
         title=name,
         lines=(
             "   ".join(label),
-            f"FWHM {size}   ellipticity {figure(figures.ellipticity, '.3f', '')}   stars {figures.n_stars}   "
-            f"sources {figures.n_sources}",
-            f"sky {figure(figures.background_adu, '.1f', ' adu')} ± "
-            f"{figure(figures.background_rms_adu, '.3g', '')}   depth {depth}   "
-            f"usable {100 * figures.usable_fraction:.1f} %   graded by {policy_label}",
+            f"FWHM {figure('fwhm_arcsec', '.2f', '″')} ({figure('fwhm_px', '.2f', ' px')})   "
+            f"ellipticity {figure('ellipticity', '.3f')}   stars {figure('n_stars', '.0f')}   "
+            f"sources {figure('n_sources', '.0f')}",
+            f"sky {figure('background_adu', '.1f', ' adu')} ± {figure('background_rms_adu', '.3g')}   depth {depth}   "
+            f"usable {100 * number(figures, 'usable_fraction'):.1f} %   graded by policy:{verdict.policy}",
         ),
         grade=verdict.letter,
         reasons=tuple(f"{finding.letter}: {finding.message}" for finding in verdict.findings[:4]),

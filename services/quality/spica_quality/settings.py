@@ -16,8 +16,9 @@ class QualitySettings(ServiceSettings):
     table: ClassVar[str] = "quality"
     model_config = SettingsConfigDict(env_prefix="SPICA_QUALITY_", extra="ignore", frozen=True)
 
-    policy: Path | None = Field(
-        None, description="Grading policy of your own (TOML); default: the one shipped, `default`."
+    policies: Path | None = Field(
+        None,
+        description="Folder with policies of your own (*.toml); one of a shipped one's name replaces it.",
     )
     threshold_sigma: float = Field(
         1.5, gt=0, description="Detection threshold in the filtered image, in sigma of a pixel's noise."
@@ -28,6 +29,17 @@ class QualitySettings(ServiceSettings):
     background_box_px: int = Field(128, ge=16, description="Side of the boxes of the sky background.")
     cosmic_sigma: float = Field(
         5.0, gt=0, description="By how many sigma a pixel must be sharper than a star to be a cosmic ray."
+    )
+    reference: Path | None = Field(
+        None,
+        description="Reference catalogue that the header's WCS is compared with, in any form that calib reads; "
+        "default: calib's. Without one the astrometric offset is not measured.",
+    )
+    auxiliary_wait_s: float = Field(
+        900.0,
+        ge=0,
+        description="How long an image waits for the master flat and mask that ingest is fetching; then it is measured "
+        "without them, and its log says so.",
     )
     stack_tile_px: int = Field(
         4096,

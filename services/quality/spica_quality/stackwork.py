@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,22 +15,29 @@ from numpy.typing import NDArray
 from spica_imaging.frame import Section, is_image
 from spica_imaging.ldac import LdacTable
 from spica_imaging.wcs import TpvWcs
+from spica_runtime.provenance import CODE_VERSION
 from spica_runtime.storage import segment
 
+from spica_quality.cataloguefiles import CatalogueFacts, catalogue_header
+from spica_quality.ccdwork import CcdResult, corners_on_sky, stars_on_sky
 from spica_quality.errors import unreadable
 from spica_quality.jobs import Assessment, StackOrder
-from spica_quality.products import caption_of, metrics_of, reasons_of, write_catalogue, write_preview
-from spica_quality.science.detect import Columns
+from spica_quality.judgement import judge_by_all
+from spica_quality.products import Written, caption_of, metrics_of
+from spica_quality.report.diagrams import expected_counts
+from spica_quality.report.gathering import gather
+from spica_quality.report.page import Subject
+from spica_quality.science.catalogue import APERTURES_PER_FWHM, Columns, add_sky_positions
+from spica_quality.science.completeness import generator_for
+from spica_quality.science.counts import band_of
 from spica_quality.science.engine import Frame, measure
-from spica_quality.science.figures import CcdFigures
-from spica_quality.science.grading import grade
-from spica_quality.science.preview import Panel, bin_pixels, plane_matrix
-from spica_quality.science.summary import summarise
+from spica_quality.science.figures import Figures, number, row
+from spica_quality.science.runstatistics import NO_RUN
+from spica_quality.wholeimage import Observed, image_figures, place_of
 
 _OVERLAP_PX = 128
 """Tiles see this much of their neighbours, so that sources at the seams are measured whole."""
 
-_PREVIEW_PX = 870
 _POSITIONS_X = ("X_IMAGE", "XWIN_IMAGE")
 _POSITIONS_Y = ("Y_IMAGE", "YWIN_IMAGE")
 
@@ -88,68 +95,134 @@ class _StackWork:
         self.wcs = TpvWcs.from_header(header)
         self.nx, self.ny = int(header["NAXIS1"]), int(header["NAXIS2"])
         self.scale = self.wcs.scale_at(0.5 * self.nx, 0.5 * self.ny)
-        self.factor = max(1, -(-max(self.nx, self.ny) // _PREVIEW_PX))
-        self.figures: list[CcdFigures] = []
-        self.columns: list[Columns] = []
-        self.panels: list[Panel] = []
+        self.n_tiles = sum(1 for _ in tiles(self.nx, self.ny, order.tile_px))
+        self.results: list[CcdResult] = []
         self.gain = _positive(header.get("GAIN"), 0.0)
         self.saturation = _positive(header.get("SATURATE"), inf)
 
     def take(self, tile: Tile, data: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
         """Measure one tile, keep the sources of its core."""
         ny, nx = data.shape
-        frame = Frame(data, Section(0, nx, 0, ny), self.gain, self.saturation, weight)
-        measured = measure(frame, self.order.tuning.options())
+        frame = Frame(
+            data,
+            Section(0, nx, 0, ny),
+            self.gain,
+            self.saturation,
+            weight,
+            pixel_scale_arcsec=self.scale,
+            zeropoint_mag=self.order.zeropoint_mag,
+        )
         name = f"{tile.core.x0}+{tile.core.y0}"
-        if measured.figures.n_usable or not self.figures:
-            self.figures.append(CcdFigures(len(self.figures), name, measured.figures, self.scale))
-        if measured.columns:
-            self.columns.append(_own(measured.columns, tile))
-        core = np.s_[
-            tile.core.y0 - tile.seen.y0 : tile.core.y1 - tile.seen.y0,
-            tile.core.x0 - tile.seen.x0 : tile.core.x1 - tile.seen.x0,
-        ]
-        small = bin_pixels(measured.subtracted[core], measured.subtracted[core] != 0, self.factor)
-        matrix = plane_matrix(self.wcs, tile.core.x0, tile.core.y0, self.factor, small, self.wcs.crval)
-        self.panels.append(Panel(small, matrix))
+        options = self.order.tuning.options(self.n_tiles)
+        done = measure(frame, options, generator_for(self.order.stack_id, name))
+        if not number(done.figures, "n_usable") > 0 and self.results:
+            return  # corners of the grid that no exposure covers
+        figures = row({**done.figures, "hdu": len(self.results), "name": name})
+        wcs = _moved(self.wcs, tile.seen)
+        if done.columns:
+            add_sky_positions(done.columns, wcs)
+        core = Section(
+            tile.core.x0 - tile.seen.x0,
+            tile.core.x1 - tile.seen.x0,
+            tile.core.y0 - tile.seen.y0,
+            tile.core.y1 - tile.seen.y0,
+        )
+        pictures = gather(
+            done.data, done.flags, done.sky, done.columns, figures,
+            section=core, wcs=wcs, centre=self.wcs.crval, psf=done.psf, n_ccds=self.n_tiles,
+        )  # fmt: skip
+        columns = _own(done.columns, tile) if done.columns else {}
+        self.results.append(
+            CcdResult(
+                name,
+                figures,
+                LdacTable(self.header, columns),
+                None,
+                pictures,
+                done.psf,
+                stars_on_sky(columns, wcs),
+                corners_on_sky(wcs, data.shape),
+                self.gain,
+                0.0,
+            )
+        )
 
     def finish(self) -> Assessment:
-        """Write catalogue and preview, and judge."""
-        order, zeropoint = self.order, self.order.zeropoint_mag
+        """Write all files, and judge."""
+        order, results = self.order, self.results
         columns = self._catalogue()
-        figures = summarise(self.figures, zeropoint)
-        verdict = grade(figures, order.policy, order.profile, "stack")
-        caption = caption_of(order.name, order.label, figures, verdict, order.policy.label)
-        base = PurePosixPath(order.image).parent / order.name
+        place = place_of(results, None)
+        observed = Observed(order.filter, None, order.reference, is_stack=True)
+        rows, image = image_figures(observed, results, place)
+        judged = judge_by_all(order.policies, image, rows, order.profile, "stack", NO_RUN)
+        files = Written(order.data, str(PurePosixPath(order.image).parent), order.name)
+        table = LdacTable(self._catalogue_header(image), columns)
+        cards = dict(self.header)
+        catalogue, parquet = files.catalogue([table]), files.parquet([table], {"stack": order.name})
+        psf = files.psf_models([(result.name, result.psf) for result in results])
+        figures_table = files.votable(cards, image, rows, judged.verdicts)
+        made = (catalogue, parquet, psf, figures_table)
+        subject = Subject("stack", order.name, cards, links=files.links(made), provenance=self._provenance())
+        pictures = [result.pictures for result in results]
+        expectation = expected_counts(band_of(order.filter), place.galactic_deg if place else None)
         return Assessment(
-            metrics=metrics_of(figures),
-            per_ccd=tuple(tile.row() for tile in self.figures),
-            grade=verdict.letter,
-            reasons=reasons_of(verdict),
-            catalogue=write_catalogue(
-                order.data, order.data.path(f"{base}.ldac"), [LdacTable(self.header, columns)]
-            ),
-            preview=write_preview(order.data, order.data.path(f"{base}.png"), self.panels, caption),
+            metrics=metrics_of(image),
+            figures=image,
+            per_ccd=tuple(dict(one) for one in rows),
+            grade=judged.default.letter,
+            reasons=judged.reasons,
+            verdicts=judged.verdicts,
+            catalogue=catalogue,
+            preview=files.preview(pictures, caption_of(order.name, order.label, image, judged.default)),
+            psf_model=psf,
+            report=files.report(subject, image, rows, pictures, judged.verdicts, expectation),
+            products=(parquet, figures_table),
             sources=source_rows(columns, self.scale) if columns else (),
         )
 
     def _catalogue(self) -> Columns:
-        """All tiles together, with sky positions and magnitudes."""
-        if not self.columns:
+        """The sources of all tiles together."""
+        parts = [result.table.columns for result in self.results if result.table.columns]
+        if not parts:
             return {}
-        columns = {name: np.concatenate([part[name] for part in self.columns]) for name in self.columns[0]}
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         columns["NUMBER"] = np.arange(1, len(columns["NUMBER"]) + 1, dtype=np.int32)
-        ra, dec = self.wcs.pixel_to_sky(columns["XWIN_IMAGE"], columns["YWIN_IMAGE"])
-        columns["ALPHA_J2000"], columns["DELTA_J2000"] = ra, dec
-        flux, error = columns["FLUX_AUTO"].astype(np.float64), columns["FLUXERR_AUTO"].astype(np.float64)
-        positive = flux > 0
-        safe = np.where(positive, flux, 1.0)
-        # 99: source-extractor's way to say that there is no magnitude.
-        mag = np.where(positive, self.order.zeropoint_mag - 2.5 * np.log10(safe), 99.0)
-        mag_error = np.where(positive, 2.5 / np.log(10.0) * error / safe, 99.0)
-        columns["MAG_AUTO"], columns["MAGERR_AUTO"] = mag.astype(np.float32), mag_error.astype(np.float32)
         columns["FWHM_WORLD"] = (columns["FWHM_IMAGE"] * self.scale / 3600.0).astype(np.float32)
         return columns
+
+    def _catalogue_header(self, image: Figures) -> fits.Header:
+        width = number(image, "fwhm_with_pixel_px")
+        used = width if width > 0 else nan
+        return catalogue_header(
+            self.header,
+            CatalogueFacts(
+                self.order.name,
+                self.nx,
+                self.ny,
+                gain_e_per_adu=self.gain,
+                saturation_adu=self.saturation,
+                background_adu=number(image, "background_adu"),
+                background_rms_adu=number(image, "background_rms_adu"),
+                fwhm_px=used,
+                aperture_diameters_px=[factor * used for factor in APERTURES_PER_FWHM] if used > 0 else (),
+                zeropoint_mag=self.order.zeropoint_mag,
+                pixel_scale_arcsec=self.scale,
+            ),
+        )
+
+    def _provenance(self) -> tuple[tuple[str, str], ...]:
+        order = self.order
+        return (
+            ("Code", f"spica {CODE_VERSION}"),
+            ("Image", order.image),
+            ("Weight map", order.weight),
+            ("Policies", ", ".join(policy.tag for policy in order.policies)),
+        )
+
+
+def _moved(wcs: TpvWcs, seen: Section) -> TpvWcs:
+    """The WCS of a piece of the frame."""
+    return replace(wcs, crpix=(wcs.crpix[0] - seen.x0, wcs.crpix[1] - seen.y0))
 
 
 def _positive(value: Any, default: float) -> float:
@@ -181,12 +254,17 @@ def source_rows(columns: Columns, scale_arcsec: float) -> tuple[tuple[Any, ...],
         return [float(value) if ok else None for value, ok in zip(values, usable, strict=True)]
 
     bright = columns["FLUX_AUTO"] > 0
+    # Windowed positions are the more precise ones; not every source has one.
+    ra, dec = (
+        np.where(np.isfinite(columns[f"{axis}WIN_J2000"]), columns[f"{axis}WIN_J2000"], columns[f"{axis}_J2000"])
+        for axis in ("ALPHA", "DELTA")
+    )
     fwhm = columns["FWHM_IMAGE"] * scale_arcsec
     return tuple(
         zip(
             columns["NUMBER"].tolist(),
-            columns["ALPHA_J2000"].tolist(),
-            columns["DELTA_J2000"].tolist(),
+            ra.tolist(),
+            dec.tolist(),
             optional(columns["MAG_AUTO"], bright),
             optional(columns["MAGERR_AUTO"], bright),
             optional(fwhm, np.isfinite(fwhm)),

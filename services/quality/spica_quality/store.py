@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import aiosql
-from spica_proto.base import Reason
-from spica_proto.images import Metrics
+from spica_proto.base import Product, Reason
+from spica_proto.envelope import derived_id
+from spica_proto.images import Metrics, Verdict
 from spica_runtime.pg import Connection, Pool
+
+from spica_quality.science.runstatistics import NO_RUN, RunStatistics, run_statistics
 
 queries = aiosql.from_path(Path(__file__).parent / "queries.sql", "asyncpg")
 
@@ -27,6 +31,20 @@ class KnownStack:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedAuxiliary:
+    """A master flat or mask that an image's headers name."""
+
+    kind: str
+    name: str
+    state: str
+    """named, wanted, here, missing or rejected."""
+    file: Product | None
+    """Where it is, if it is here."""
+    asked_at: datetime | None
+    """When ingest was asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class MeasurementRow:
     """One assessment, ready for the store."""
 
@@ -34,10 +52,14 @@ class MeasurementRow:
     kind: Kind
     subject_id: str
     metrics: Metrics
+    figures: Mapping[str, Any]
+    """All that policies judge by."""
     per_ccd: Sequence[dict[str, Any]]
     catalogue_path: str
     weight_path: str
     preview_path: str
+    products: Mapping[str, str]
+    """Path of every file that was made, by kind."""
 
 
 class Store:
@@ -51,6 +73,42 @@ class Store:
         row = await queries.stack(self._pool, stack_id=stack_id)
         return KnownStack(row["request_id"], row["profile"]) if row else None
 
+    async def auxiliaries(self, image_id: str) -> list[NamedAuxiliary]:
+        """The master flat and mask that the image's headers name."""
+        return [
+            NamedAuxiliary(
+                row["kind"],
+                row["name"],
+                row["state"],
+                Product(
+                    path=row["path"], sha256=row["sha256"], size_bytes=row["size_bytes"], kind=row["kind"]
+                )
+                if row["state"] == "here"
+                else None,
+                row["asked_at"],
+            )
+            async for row in queries.auxiliaries(self._pool, image_id=image_id)
+        ]
+
+    async def run_statistics(
+        self, image_id: str, *, run: str, filter: str, profile: str, figures: Collection[str]
+    ) -> RunStatistics:
+        """What is usual among the other images of a run through this filter, as far as they are measured."""
+        if not figures:
+            return NO_RUN
+        values = {
+            row["figure"]: row["values"]
+            async for row in queries.run_values(
+                self._pool,
+                image_id=image_id,
+                run=run,
+                filter=filter,
+                profile=profile,
+                figures=sorted(figures),
+            )
+        }
+        return run_statistics(run, filter, values)
+
 
 async def insert_measurement(connection: Connection, row: MeasurementRow) -> None:
     """Write a measurement; one that is there already (same image, code and policy) stays."""
@@ -60,10 +118,12 @@ async def insert_measurement(connection: Connection, row: MeasurementRow) -> Non
         subject_kind=row.kind,
         subject_id=row.subject_id,
         metrics=row.metrics.model_dump(mode="json"),
+        figures=dict(row.figures),
         per_ccd=list(row.per_ccd),
         catalogue_path=row.catalogue_path,
         weight_path=row.weight_path,
         preview_path=row.preview_path,
+        products=dict(row.products),
     )
 
 
@@ -89,6 +149,23 @@ async def insert_grade(
         reasons=[reason.model_dump(mode="json", exclude_none=True) for reason in reasons],
         measurement_id=measurement_id,
     )
+
+
+async def insert_verdicts(
+    connection: Connection, event_id: str, measurement_id: str, verdicts: Sequence[Verdict]
+) -> None:
+    """Write what policies say of a measurement, on the occasion of an event. Verdicts are added, never overwritten."""
+    for verdict in verdicts:
+        await queries.insert_verdict(
+            connection,
+            verdict_id=derived_id("verdict", event_id, verdict.policy),
+            measurement_id=measurement_id,
+            policy=verdict.policy,
+            use=verdict.use,
+            grade=verdict.grade,
+            reasons=[reason.model_dump(mode="json", exclude_none=True) for reason in verdict.reasons],
+            ccds_out=list(verdict.ccds_out),
+        )
 
 
 async def replace_sources(connection: Connection, stack_id: str, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -21,42 +21,14 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 from numpy.typing import NDArray
 
+from spica_imaging.columns import COLUMNS, Column
+
 Columns = Mapping[str, NDArray[Any]]
 
 _BLOCK = 2880
 _CARD = 80
+_UNKNOWN = Column("", "")
 _FORMATS = {"i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D", "u1": "B"}
-
-UNITS: dict[str, str] = {
-    "X_IMAGE": "pixel",
-    "Y_IMAGE": "pixel",
-    "XWIN_IMAGE": "pixel",
-    "YWIN_IMAGE": "pixel",
-    "XPEAK_IMAGE": "pixel",
-    "YPEAK_IMAGE": "pixel",
-    "ERRAWIN_IMAGE": "pixel",
-    "ERRBWIN_IMAGE": "pixel",
-    "ERRTHETAWIN_IMAGE": "deg",
-    "FLUX_AUTO": "count",
-    "FLUXERR_AUTO": "count",
-    "FLUX_APER": "count",
-    "FLUXERR_APER": "count",
-    "FLUX_MAX": "count",
-    "FLUX_RADIUS": "pixel",
-    "KRON_RADIUS": "pixel",
-    "FWHM_IMAGE": "pixel",
-    "FWHM_WORLD": "deg",
-    "A_IMAGE": "pixel",
-    "B_IMAGE": "pixel",
-    "THETA_IMAGE": "deg",
-    "BACKGROUND": "count",
-    "THRESHOLD": "count",
-    "ALPHA_J2000": "deg",
-    "DELTA_J2000": "deg",
-    "MAG_AUTO": "mag",
-    "MAGERR_AUTO": "mag",
-}
-"""Units of the columns Spica writes, in source-extractor's spelling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +51,9 @@ def write_ldac(path: Path, tables: Iterable[LdacTable]) -> None:
     """
     with path.open("wb") as file:
         _write_cards(file, [("SIMPLE", True), ("BITPIX", 8), ("NAXIS", 0), ("EXTEND", True)])
-        for table in tables:
-            _write_header_table(file, table.header)
-            _write_objects(file, table.columns)
+        for version, table in enumerate(tables, start=1):
+            _write_header_table(file, table.header, version)
+            _write_objects(file, table.columns, version)
 
 
 def read_ldac(path: Path) -> list[LdacTable]:
@@ -144,12 +116,12 @@ def _pad(file: BinaryIO, size: int, filler: bytes) -> None:
     file.write(filler * (-size % _BLOCK))
 
 
-def _write_cards(file: BinaryIO, cards: list[tuple[str, Any]]) -> None:
+def _write_cards(file: BinaryIO, cards: list[tuple[Any, ...]]) -> None:
     text = fits.Header(cards).tostring(sep="", endcard=True, padding=True).encode("ascii")
     file.write(text)
 
 
-def _table_cards(row_bytes: int, rows: int, fields: int, name: str) -> list[tuple[str, Any]]:
+def _table_cards(row_bytes: int, rows: int, fields: int, name: str, version: int) -> list[tuple[Any, ...]]:
     return [
         ("XTENSION", "BINTABLE"),
         ("BITPIX", 8),
@@ -160,15 +132,16 @@ def _table_cards(row_bytes: int, rows: int, fields: int, name: str) -> list[tupl
         ("GCOUNT", 1),
         ("TFIELDS", fields),
         ("EXTNAME", name),
+        ("EXTVER", version),
     ]
 
 
-def _write_header_table(file: BinaryIO, header: fits.Header) -> None:
+def _write_header_table(file: BinaryIO, header: fits.Header, version: int) -> None:
     with warnings.catch_warnings():
         # Comments that do not fit into a card any more are cut: nothing a catalogue's reader needs.
         warnings.simplefilter("ignore", VerifyWarning)
         text = image_cards(header).tostring(sep="", endcard=True, padding=True).encode("ascii", "replace")
-    cards = _table_cards(len(text), 1, 1, "LDAC_IMHEAD")
+    cards = _table_cards(len(text), 1, 1, "LDAC_IMHEAD", version)
     cards += [
         ("TTYPE1", "Field Header Card"),
         ("TFORM1", f"{len(text)}A"),
@@ -190,23 +163,26 @@ def _big_endian(columns: Columns) -> Iterator[tuple[str, NDArray[Any]]]:
         yield name, np.ascontiguousarray(array, dtype=array.dtype.newbyteorder(">"))
 
 
-def _write_objects(file: BinaryIO, columns: Columns) -> None:
+def _write_objects(file: BinaryIO, columns: Columns, version: int) -> None:
     ready = dict(_big_endian(columns))
     fields: list[tuple[str, str, tuple[int, ...]]] = [
         (name, column.dtype.str, column.shape[1:]) for name, column in ready.items()
     ]
     rows = len(next(iter(ready.values()))) if ready else 0
     record = np.empty(rows, dtype=np.dtype(fields))  # packed: no padding between fields
-    cards = _table_cards(record.dtype.itemsize, rows, len(ready), "LDAC_OBJECTS")
+    cards = _table_cards(record.dtype.itemsize, rows, len(ready), "LDAC_OBJECTS", version)
     for number, (name, column) in enumerate(ready.items(), start=1):
         record[name] = column
         count = int(np.prod(column.shape[1:], dtype=np.int64))
-        cards += [(f"TTYPE{number}", name), (f"TFORM{number}", f"{count}{_FORMATS[column.dtype.str[1:]]}")]
-        if column.ndim > 1:
+        known = COLUMNS.get(name, _UNKNOWN)
+        cards.append((f"TTYPE{number}", name, known.meaning))
+        cards.append((f"TFORM{number}", f"{count}{_FORMATS[column.dtype.str[1:]]}"))
+        # One further axis is told by TFORM, as source-extractor does.
+        if column.ndim > 2:
             axes = ",".join(str(size) for size in reversed(column.shape[1:]))
             cards.append((f"TDIM{number}", f"({axes})"))
-        if name in UNITS:
-            cards.append((f"TUNIT{number}", UNITS[name]))
+        if known.unit:
+            cards.append((f"TUNIT{number}", known.unit))
     _write_cards(file, cards)
     data = record.tobytes()
     file.write(data)

@@ -32,6 +32,11 @@ class Layout(_Section):
     section_keyword: str | None = Field(
         None, description="Keyword of the light-sensitive section, e.g. DATASEC."
     )
+    mask_bits: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict,
+        description="Of masks of bits that travel with an image: name in Spica's flag map -> values of the mask's bits. "
+        "Empty: any value but zero is bad.",
+    )
 
 
 class Keywords(_Section):
@@ -101,6 +106,12 @@ class Detector(_Section):
     read_noise_e: float = Field(5.0, ge=0)
     saturation_adu: float = Field(65000.0, gt=0)
     trust_header_saturation: bool = True
+    amplifiers: tuple[int, int] = Field(
+        (1, 1), description="Amplifiers side by side along columns (x) and rows (y) that share a CCD evenly."
+    )
+    readout: Literal["columns", "rows"] = Field(
+        "columns", description="Which way charge is moved: full pixels bleed along it."
+    )
 
 
 class PointingError(_Section):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from spica_imaging.frame import Section
-from spica_quality.science.engine import Frame
+from spica_quality.science.engine import Frame, Measurement
 
 Floats = NDArray[np.float64]
 
@@ -24,8 +24,9 @@ class Sky:
     noise: float
 
     def frame(self, saturation_adu: float = 60_000.0) -> Frame:
+        """A copy, as frames are worked on in place."""
         ny, nx = self.data.shape
-        return Frame(self.data, Section(0, nx, 0, ny), self.gain, saturation_adu)
+        return Frame(self.data.copy(), Section(0, nx, 0, ny), self.gain, saturation_adu)
 
 
 def profile(radius: Floats, fwhm: float, beta: float | None) -> Floats:
@@ -83,6 +84,14 @@ def draw(
     noisy = random.poisson((image + sky) * gain) / gain + random.normal(0.0, read_noise / gain, shape)
     noise = float(np.sqrt(sky / gain + (read_noise / gain) ** 2))
     return Sky(noisy.astype(np.float32), x, y, fluxes, gain, noise)
+
+
+def weight_of(found: Measurement) -> NDArray[np.float32]:
+    """1 / rms² where the pixel is usable, else 0."""
+    if found.sky is None:
+        return np.zeros(found.data.shape, np.float32)
+    rms = found.sky.rms_rows(0, found.data.shape[0])
+    return np.where(found.flags == 0, 1.0 / rms**2, 0.0).astype(np.float32)
 
 
 def nearest(x: Floats, y: Floats, x0: Floats, y0: Floats) -> tuple[NDArray[np.intp], Floats]:

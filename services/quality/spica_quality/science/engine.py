@@ -1,35 +1,59 @@
-"""Everything that is measured on one CCD, in order."""
+"""Everything that is measured on one CCD, in order.
+
+The pixels are worked on in place, and nothing else of the frame's size is made but the flags: a CCD takes
+one and a half times its own size. The sky and its noise are evaluated where they are needed, and sources
+are runs of pixels (`segments`), not a map.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from math import nan
 
 import numpy as np
-import sep
 from numpy.typing import NDArray
 from spica_imaging.frame import Section
-from spica_imaging.stats import FWHM_PER_SIGMA, robust_sigma
+from spica_imaging.stats import FWHM_PER_SIGMA
 
 from spica_quality.science import masks
-from spica_quality.science import moments as mom
-from spica_quality.science.background import Background, estimate_background
-from spica_quality.science.cosmics import cosmic_mask
-from spica_quality.science.detect import Columns, Detections, find_sources, measure_sources
-from spica_quality.science.figures import FrameFigures, Psf
+from spica_quality.science.bleeding import Readout, mark_bleeding
+from spica_quality.science.catalogue import Columns, measure_catalogue
+from spica_quality.science.conditions import ccd_condition, lit_fraction
+from spica_quality.science.cosmics import mark_cosmics
+from spica_quality.science.depth import PsfAt, moffat_stamp
+from spica_quality.science.detector import Health, look_at
+from spica_quality.science.figures import Figures, plain, row
+from spica_quality.science.firstlook import FirstLook, first_look
+from spica_quality.science.gradients import ccd_gradient
+from spica_quality.science.limits import depth_figures
 from spica_quality.science.masks import Bit, Flags
-from spica_quality.science.scout import Scout, scout
-from spica_quality.science.stars import measure_psf, select_stars
+from spica_quality.science.psf import PsfModel
+from spica_quality.science.psfmeasure import PsfResult, measure_psf
+from spica_quality.science.segmentation import detect
+from spica_quality.science.segments import Segments, Sources
+from spica_quality.science.shapes import AdaptiveMoments, adaptive_moments
+from spica_quality.science.sky import Sky, measure_sky, subtract, with_weight
+from spica_quality.science.starshapes import StarShapes, star_shapes
+from spica_quality.science.trailprofile import Streak
+from spica_quality.science.trails import mark_trails
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-DIP_LIMIT = 0.2
-"""Stars this much darker at the centre than around it are rings: out of focus."""
-
+RING_DIP = 0.2
+"""Stars this much darker at the centre than around it are rings: not to be divided."""
 
 _LEAST_NOISE_E = 0.5
 """No detector is quieter: less means that the pixels are not in adu, and that the gain is not theirs."""
+_LEAST_PIXELS = 64
+_LEAST_SHARE = 0.01
+_NO_STAR_FWHM_PX = 2.5
+_BRIGHT_SIGMA = 6.0
+_WIDE_SIGMA_PX = 3.0
+_RIM_SIGMA_PX = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +61,21 @@ class Frame:
     """Pixels to be measured: one CCD, or a piece of a stack."""
 
     data: Pixels
-    """Shape (ny, nx), adu; NaN where there is no value."""
+    """Shape (ny, nx), adu; NaN where there is no value. Worked on in place."""
     section: Section
     gain_e_per_adu: float
     """0 where it is not known: photon noise of the sources is then left out."""
     saturation_adu: float
     weight: Pixels | None = None
     """Relative weight, for stacks: noise goes as 1/sqrt(weight), 0 is unusable. None: single exposure."""
+    pixel_scale_arcsec: float = nan
+    zeropoint_mag: float = nan
+    """AB magnitude of 1 adu in this exposure; NaN: not known."""
+    amplifiers: tuple[Section, ...] = ()
+    """Parts of the CCD that are read out by themselves; none: not known."""
+    readout: Readout = "columns"
+    mark: Callable[[Flags], None] | None = None
+    """Marks what masks and flat fields of the instrument say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,222 +87,264 @@ class Options:
     star_snr: float = 20.0
     background_box_px: int = 128
     cosmic_sigma: float = 5.0
+    injected_stars: int = 500
+    """Per CCD, to learn which are found; 0: none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Measurement:
     """All that came of one CCD."""
 
-    figures: FrameFigures
-    columns: Columns
-    weight: Pixels
-    """1/adu² where usable, else 0; shape (ny, nx)."""
-    subtracted: Pixels
-    """Pixels above the background, 0 where unusable; for previews."""
+    figures: Figures
+    """By the names of `figures.CCD_NAMES`, without the CCD's own name and place."""
+    data: Pixels
+    """Pixels above the sky, 0 where unusable; where nothing could be measured, as they came."""
+    flags: Flags
+    sky: Sky | None = None
+    columns: Columns = field(default_factory=dict)
+    psf: PsfModel | None = None
+    stars: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """Sources on the stellar locus, shape (n,)."""
+    trails: tuple[Streak, ...] = ()
+    health: Health | None = None
 
 
-def measure(frame: Frame, options: Options = Options()) -> Measurement:
-    """Background, masks, stars, catalogue, depth and weight of one CCD. Never fails on its pixels."""
-    flags = masks.initial_flags(
-        frame.data, frame.section, None if frame.weight is None else ~(frame.weight > 0)
-    )
-    saturation = masks.saturation_level(frame.data, frame.saturation_adu)
-    bright, n_saturated = masks.saturated(frame.data, saturation, frame.section)
-    flags[bright & (flags == 0)] |= Bit.SATURATED
-    n_pixels = int(np.count_nonzero((flags & Bit.OUTSIDE) == 0))
-    empty = FrameFigures(n_pixels, n_saturated, saturation)
-    if np.count_nonzero(flags == 0) < max(64, 0.01 * n_pixels):
-        return _nothing(frame, empty)
-    clean = np.where(flags & masks.UNUSABLE, np.float32(0.0), frame.data)
-    background = estimate_background(clean, flags != 0, options.background_box_px)
-    background = _with_weight(background, frame.weight)
-    if not background.median_rms > 0.0:
-        return _nothing(frame, replace(empty, background_adu=background.median_level))
-    if background.median_rms * frame.gain_e_per_adu < _LEAST_NOISE_E:
-        frame = replace(frame, gain_e_per_adu=0.0)
-    clean -= background.level
-    clean[(flags & masks.UNUSABLE) != 0] = 0.0
-    first = _mask_defects(clean, background, flags, frame, saturation, options)
-    return _catalogue(
-        clean,
-        background,
-        flags,
-        frame,
-        first,
-        replace(empty, dip=first.dip, blank=False),
-        options,
-    )
-
-
-def _nothing(frame: Frame, figures: FrameFigures) -> Measurement:
-    zero = np.zeros(frame.data.shape, dtype=np.float32)
-    return Measurement(figures, {}, zero, zero)
-
-
-def _with_weight(background: Background, weight: Pixels | None) -> Background:
-    """Let the weight tell where the noise is higher, and the pixels how high it is."""
-    if weight is None:
-        return background
-    known = weight > 0
-    root = np.sqrt(np.where(known, weight, np.float32(1.0)))
-    scale = float(np.median((background.rms * root)[known])) if known.any() else 0.0
-    rms = np.where(known, np.float32(scale) / root, np.float32(scale)).astype(np.float32)
-    return replace(background, rms=rms, median_rms=float(np.median(rms[known])) if known.any() else 0.0)
-
-
-def _mask_defects(
-    clean: Pixels,
-    background: Background,
-    flags: Flags,
-    frame: Frame,
-    saturation: float,
-    options: Options,
-) -> Scout:
-    """Add DEAD, COLUMN and COSMIC to the flags and set such pixels to zero; returns the first look."""
-    if frame.weight is None:
-        flags[masks.dead(clean, background.rms)] |= Bit.DEAD
-        flags[masks.bad_columns(clean, flags, background.median_rms)] |= Bit.COLUMN
-        clean[(flags & masks.UNUSABLE) != 0] = 0.0
-    unusable = (flags & masks.UNUSABLE) != 0
-    ceiling = 0.9 * (saturation - background.median_level)
-    first = scout(clean, background.rms, unusable | ((flags & Bit.SATURATED) != 0), ceiling)
-    if frame.weight is None and first.n >= 3:
-        hit = cosmic_mask(
-            clean,
-            unusable,
-            background.rms,
-            first.minor_sigma_px,
-            frame.gain_e_per_adu,
-            limit=options.cosmic_sigma,
-        )
-        flags[hit & (flags == 0)] |= Bit.COSMIC
-        clean[hit] = np.where((flags[hit] & Bit.COSMIC) != 0, np.float32(0.0), clean[hit])
-    return first
-
-
-def _catalogue(
-    clean: Pixels,
-    background: Background,
-    flags: Flags,
-    frame: Frame,
-    first: Scout,
-    figures: FrameFigures,
-    options: Options,
+def measure(
+    frame: Frame, options: Options = Options(), random: np.random.Generator | None = None
 ) -> Measurement:
-    bad = (flags & masks.UNUSABLE) != 0
-    ring = first.dip > DIP_LIMIT
-    # The width along the minor axis: double stars are not divided yet, and make the mean too wide.
-    fwhm = FWHM_PER_SIGMA * first.minor_sigma_px if first.n else 2.5
-    found = find_sources(clean, background.rms, bad, fwhm, options.threshold_sigma, deblend=not ring)
-    weight = masks.weight_map(background.rms, flags)
-    figures = replace(
-        figures,
-        n_sources=len(found),
-        background_adu=background.median_level,
-        background_rms_adu=background.median_rms,
-        n_usable=int(np.count_nonzero(weight)),
-        n_cosmic=int(np.count_nonzero(flags & Bit.COSMIC)),
-    )
-    if not len(found):
-        return Measurement(figures, {}, weight, clean)
-    unfit = bad | ((flags & Bit.SATURATED) != 0)
-    shapes = _shapes(found, clean, background.rms, unfit, fwhm)
-    stars = select_stars(shapes, _whole(found, flags, unfit), least_snr=options.star_snr)
-    psf = measure_psf(clean, unfit, shapes, stars)
-    columns = measure_sources(
-        found,
-        clean,
-        background.level,
-        background.rms,
-        flags,
-        bad,
-        shapes,
-        gain=frame.gain_e_per_adu,
-        fwhm_px=psf.fwhm_px,
-        fwhm_per_sigma=psf.fwhm_per_sigma if psf.n_stars else FWHM_PER_SIGMA,
-    )
-    columns["CLASS_STAR"] = _class_star(shapes, stars, psf)
-    columns["SPICA_STAR"] = stars.astype(np.int16)
-    correlation, limit = _depth(clean, background, flags, found, psf, frame.gain_e_per_adu)
-    figures = replace(figures, psf=psf, noise_correlation=correlation, limiting_flux_adu=limit)
-    return Measurement(figures, columns, weight, clean)
+    """Background, masks, stars, catalogue and depth of one CCD. Never fails on its pixels.
 
-
-def _shapes(found: Detections, clean: Pixels, rms: Pixels, unfit: Mask, fwhm: float) -> mom.AdaptiveMoments:
-    objects = found.objects
-    floor = (fwhm / FWHM_PER_SIGMA) ** 2
-    start = tuple(np.maximum(objects[name].astype(np.float64), 0.8 * floor) for name in ("x2", "y2"))
-    return mom.adaptive_moments(
-        clean,
-        unfit,
-        found.labels,
-        np.arange(1, len(found) + 1, dtype=np.int32),
-        objects["x"],
-        objects["y"],
-        (start[0], start[1], objects["xy"].astype(np.float64)),
-        rms[objects["ypeak"], objects["xpeak"]].astype(np.float64),
-    )
-
-
-def _whole(found: Detections, flags: Flags, unfit: Mask) -> Mask:
-    """Sources that are complete and alone: not merged, not cut, no unusable pixel near the peak."""
-    objects = found.objects
-    whole = (objects["flag"] & (sep.OBJ_TRUNC | sep.OBJ_MERGED)) == 0
-    touched = found.labels[(flags & Bit.SATURATED) != 0]
-    whole[np.unique(touched[touched > 0]) - 1] = False
-    ny, nx = unfit.shape
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            row = np.clip(objects["ypeak"] + dy, 0, ny - 1)
-            column = np.clip(objects["xpeak"] + dx, 0, nx - 1)
-            whole &= ~unfit[row, column]
-    return np.asarray(whole)
-
-
-def _class_star(shapes: mom.AdaptiveMoments, stars: Mask, psf: Psf) -> NDArray[np.float32]:
-    """How much a source looks like a star, from its size alone: 1 on the stellar locus, 0 far from it.
-
-    The tolerance is the locus's own width and the size's error, 1 / (sqrt(2) snr) in ln sigma.
+    `random`: for the stars that are injected to learn which are found; None injects none.
     """
-    if not psf.n_stars:
-        return np.zeros(len(stars), dtype=np.float32)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        offset = np.log(shapes.sigma / psf.sigma_px)
-        scatter = max(robust_sigma(offset[stars]), 0.03)
-        tolerance = np.hypot(scatter, 1.0 / (np.sqrt(2.0) * np.maximum(shapes.snr, 1.0)))
-        likeness = np.exp(-0.5 * (np.maximum(np.abs(offset) - tolerance, 0.0) / tolerance) ** 2)
-    return np.nan_to_num(likeness).astype(np.float32)
+    data, weight = frame.data, frame.weight
+    flags = masks.initial_flags(data, frame.section, None if weight is None else ~(weight > 0))
+    if frame.mark is not None:
+        frame.mark(flags)
+    saturation = masks.saturation_level(data, frame.saturation_adu)
+    n_saturated = masks.mark_saturated(data, flags, saturation)
+    health = look_at(data, flags, frame.amplifiers or (frame.section,)) if weight is None else None
+    figures: Figures = {
+        "n_pixels": int(np.count_nonzero((flags & Bit.OUTSIDE) == 0)),
+        "n_saturated": n_saturated,
+        "saturation_adu": plain(saturation),
+        "pixel_scale_arcsec": plain(frame.pixel_scale_arcsec),
+        "zeropoint_mag": plain(frame.zeropoint_mag),
+    }
+    done = Measurement(figures, data, flags, health=health)
+    if np.count_nonzero(flags == 0) < max(_LEAST_PIXELS, _LEAST_SHARE * data.size):
+        return _finished(done)
+    sky = measure_sky(data, flags, options.background_box_px)
+    if weight is not None:
+        sky = with_weight(sky, weight, flags)
+    if not sky.median_rms > 0.0:
+        figures["background_adu"] = plain(sky.median_level)
+        return _finished(done)
+    done.sky = sky
+    gain = frame.gain_e_per_adu if sky.median_rms * frame.gain_e_per_adu >= _LEAST_NOISE_E else 0.0
+    if weight is None and n_saturated:
+        mark_bleeding(data, flags, saturation, sky.median_rms, readout=frame.readout)
+    subtract(data, flags, sky)
+    figures |= _of_sky(sky, data.shape, stack=weight is not None)
+    done.figures = figures
+    _Ccd(done, sky, gain, saturation - sky.median_level, frame, options).measure(random)
+    return _finished(done)
 
 
-def _depth(
-    clean: Pixels, background: Background, flags: Flags, found: Detections, psf: Psf, gain: float
-) -> tuple[float, float]:
-    """Noise correlation, and the flux of a point source at 5 sigma.
-
-    For a measurement weighted with the profile the noise is that of `noise_area_px` pixels. In
-    resampled images neighbouring pixels share noise; how much, is read off the sums in blank
-    apertures of that area. The source's own photons count too:
-    f = 5 sqrt(rms² A + f / gain).
-    """
-    if not np.isfinite(psf.noise_area_px):
-        return float("nan"), float("nan")
-    correlation = _correlation(clean, background, flags, found, float(np.sqrt(psf.noise_area_px / np.pi)))
-    sky = (background.median_rms * correlation) ** 2 * psf.noise_area_px
-    photons = 25.0 / gain if gain > 0 else 0.0
-    return correlation, 0.5 * (photons + float(np.sqrt(photons**2 + 100.0 * sky)))
+def _of_sky(sky: Sky, shape: tuple[int, ...], *, stack: bool) -> Figures:
+    figures: Figures = {
+        "background_adu": plain(sky.median_level),
+        "background_rms_adu": plain(sky.median_rms),
+        "lit_fraction": None if stack else plain(lit_fraction(sky.level_mesh, sky.rms_mesh)),
+    }
+    return figures | ccd_gradient(sky.level_mesh, (shape[0], shape[1])).figures()
 
 
-def _correlation(
-    clean: Pixels, background: Background, flags: Flags, found: Detections, radius: float
-) -> float:
-    ny, nx = clean.shape
-    step = max(int(np.ceil(2.2 * radius)), int(np.sqrt(clean.size / 20_000)))
-    margin = int(np.ceil(radius)) + 1
-    y, x = np.mgrid[margin : ny - margin : step, margin : nx - margin : step]
-    taken = (found.labels != 0) | (flags != 0)
-    share, _, _ = sep.sum_circle(taken.astype(np.float32), x.ravel(), y.ravel(), 1.5 * radius, subpix=1)
-    x, y = x.ravel()[share == 0], y.ravel()[share == 0]
-    if x.size < 50:
-        return 1.0
-    sums, errors, _ = sep.sum_circle(clean, x, y, radius, err=background.rms, subpix=5)
-    return float(np.clip(robust_sigma(sums / errors), 1.0, 10.0))
+def _finished(done: Measurement) -> Measurement:
+    """Count what was marked, and name what is wrong at first sight."""
+    flags = done.flags
+    named = {
+        "n_cosmic": Bit.COSMIC,
+        "n_trail": Bit.TRAIL,
+        "n_bad_column": Bit.COLUMN,
+        "n_bleed": Bit.BLEED,
+        "n_masked": Bit.MASKED,
+    }
+    counts: Figures = {name: int(np.count_nonzero(flags & bit)) for name, bit in named.items()}
+    measured = done.sky is not None
+    n_pixels = done.figures["n_pixels"]
+    n_usable = int(np.count_nonzero(flags == 0)) if measured else 0
+    counts["n_usable"] = n_usable
+    if isinstance(n_pixels, int) and n_pixels:
+        saturated = done.figures["n_saturated"]
+        counts["usable_fraction"] = plain(n_usable / n_pixels)
+        counts["saturated_fraction"] = plain(saturated / n_pixels) if isinstance(saturated, int) else None
+    values = {"n_sources": 0, "n_stars": 0, **done.figures, **counts}
+    condition = ccd_condition(values)
+    if done.health is not None and done.health.condition in ("blank", "dead"):
+        values["condition"] = done.health.condition
+    else:
+        values |= condition.figures()
+    done.figures = row(values)
+    return done
+
+
+@dataclass(slots=True)
+class _Ccd:
+    """What is known of a CCD once its sky is off."""
+
+    done: Measurement
+    sky: Sky
+    gain: float
+    ceiling: float
+    """Saturation above the sky, adu."""
+    frame: Frame
+    options: Options
+
+    def measure(self, random: np.random.Generator | None) -> None:
+        """From masks to depth."""
+        done, sky = self.done, self.sky
+        data, flags = done.data, done.flags
+        first = self._mask_defects()
+        fwhm = FWHM_PER_SIGMA * first.minor_sigma_px if first.n else _NO_STAR_FWHM_PX
+        looks = self._bright(fwhm)
+        # Rings are not to be divided into their parts.
+        sources, segments = self._detect(fwhm, deblend=not looks.dip > RING_DIP)
+        done.figures |= looks.figures() | {"n_sources": len(sources)}
+        if not len(sources):
+            return
+        rms = sky.rms_at(sources.x, sources.y)
+        shapes = adaptive_moments(data, flags, sources, segments, rms, fwhm / FWHM_PER_SIGMA)
+        found = measure_psf(
+            data,
+            flags,
+            shapes,
+            rms,
+            gain_e_per_adu=self.gain,
+            usable=(sources.flags & 8) == 0,
+            segments=segments,
+            least_snr=self.options.star_snr,
+        )
+        done.psf, done.stars = found.model, found.locus
+        seen = found.figures.fwhm_with_pixel_px
+        width = seen if np.isfinite(seen) else fwhm
+        done.columns = self._catalogue(sources, segments, shapes, found, width)
+        n_stars = int(np.count_nonzero(found.locus))
+        done.figures |= found.figures.row(self.frame.pixel_scale_arcsec) | {"n_stars": n_stars}
+        done.figures["n_galaxies"] = _galaxies(done.columns, self.options.star_snr)
+        if n_stars:
+            done.figures |= self._depth((sources, segments), found, width, random)
+
+    def _mask_defects(self) -> FirstLook:
+        """Add DEAD, COLUMN, COSMIC and TRAIL to the flags and set such pixels to zero; returns the first look."""
+        data, flags, sky = self.done.data, self.done.flags, self.sky
+        single = self.frame.weight is None
+        if single:
+            # First, as all pixels of a cold column are dead.
+            masks.mark_bad_columns(data, flags, sky.median_rms)
+            masks.mark_dead(data, flags, sky)
+        look = first_look(data, flags, sky, 0.9 * self.ceiling)
+        if single and look.n >= 3:
+            mark_cosmics(data, flags, sky, look.minor_sigma_px, self.gain, limit=self.options.cosmic_sigma)
+            self.done.trails = mark_trails(data, flags, sky, look.fwhm_px)
+        return look
+
+    def _sharpness(self, look: FirstLook) -> float:
+        """Sigma of the finest structure that light can have here, px."""
+        if look.minor_sigma_px < _WIDE_SIGMA_PX:
+            return look.minor_sigma_px
+        # Large discs may be stars in poor seeing, or rings, whose rims are sharper than they are wide.
+        ring = self._bright(FWHM_PER_SIGMA * look.minor_sigma_px).dip > RING_DIP
+        return _RIM_SIGMA_PX if ring else look.minor_sigma_px
+
+    def _detect(self, fwhm: float, *, deblend: bool) -> tuple[Sources, Segments]:
+        return detect(
+            self.done.data,
+            self.done.flags,
+            self.sky,
+            fwhm_px=fwhm,
+            threshold_sigma=self.options.threshold_sigma,
+            min_area=self._least_area(fwhm),
+            deblend=deblend,
+        )
+
+    @staticmethod
+    def _least_area(fwhm: float) -> int:
+        return 3 if fwhm < 3 else 5
+
+    def _bright(self, fwhm: float) -> StarShapes:
+        """What the bright sources have in common, undivided: rings and doubled stars are seen whole."""
+        sources, _ = detect(
+            self.done.data,
+            self.done.flags,
+            self.sky,
+            fwhm_px=fwhm,
+            threshold_sigma=_BRIGHT_SIGMA,
+            min_area=self._least_area(fwhm),
+            deblend=False,
+        )
+        return star_shapes(
+            self.done.data,
+            self.done.flags,
+            sources.x,
+            sources.y,
+            sources.peak,
+            noise_adu=self.sky.median_rms,
+            ceiling_adu=0.9 * self.ceiling,
+        )
+
+    def _catalogue(
+        self, sources: Sources, segments: Segments, shapes: AdaptiveMoments, found: PsfResult, width: float
+    ) -> Columns:
+        stars = found.locus
+        sigma = float(np.median(shapes.sigma[stars])) if stars.any() else nan
+        columns = measure_catalogue(
+            self.done.data,
+            self.done.flags,
+            self.sky,
+            sources,
+            segments,
+            gain=self.gain,
+            fwhm_px=width,
+            psf=found.model,
+            zeropoint=self.frame.zeropoint_mag,
+            pixel_scale_arcsec=self.frame.pixel_scale_arcsec,
+            fwhm_per_sigma=width / sigma if sigma > 0 else FWHM_PER_SIGMA,
+            shapes=shapes,
+        )
+        columns["SPICA_STAR"] = stars.astype(np.int16)
+        return columns
+
+    def _depth(
+        self,
+        detected: tuple[Sources, Segments],
+        found: PsfResult,
+        width: float,
+        random: np.random.Generator | None,
+    ) -> Figures:
+        figures = found.figures
+        beta = figures.moffat_beta if np.isfinite(figures.moffat_beta) else 3.0
+        psf: PsfAt = found.model.at if found.model is not None else partial(moffat_stamp, width, beta)
+        return depth_figures(
+            self.done.data,
+            self.done.flags,
+            self.sky,
+            *detected,
+            psf,
+            fwhm_px=width,
+            gain_e_per_adu=self.gain,
+            threshold_sigma=self.options.threshold_sigma,
+            min_area=self._least_area(width),
+            zeropoint_mag=self.frame.zeropoint_mag,
+            random=random if self.options.injected_stars else None,
+            n_injected=self.options.injected_stars,
+        )
+
+
+def _galaxies(columns: Columns, least_snr: float) -> int:
+    """Sources wider than stars by more than their errors, bright enough to tell."""
+    spread, error = (columns.get(name) for name in ("SPREAD_MODEL", "SPREADERR_MODEL"))
+    if spread is None or error is None or not np.isfinite(spread).any():
+        return 0
+    with np.errstate(invalid="ignore"):
+        bright = columns["SNR_WIN"] > 0.5 * least_snr
+        return int(np.count_nonzero(bright & (spread > 0.003 + 3.0 * error)))

@@ -57,7 +57,9 @@ def paint(
 class Sources:
     """What detection itself tells of the sources. Arrays of shape (n,); pixels zero-based, fluxes in adu.
 
-    Isophotal: over the source's own pixels, weighted with the (unfiltered) pixel values.
+    Isophotal: over the source's own pixels. Position and moments are weighted with the filtered pixels, as
+    source-extractor's are, and the position of a source that was divided from another one only with what is
+    above the level where its branch begins. Flux and peak are of the pixels as they are.
     """
 
     x: Floats

@@ -2,47 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite, log10, nan
+from collections.abc import Iterable, Sequence
+from math import nan
 
-from spica_imaging.stats import median, weighted_median
+from spica_imaging.stats import finite, median, weighted_median
 
-from spica_quality.science.figures import CcdFigures, ImageFigures
+from spica_quality.science.figures import (
+    FIGURES,
+    Combine,
+    Figure,
+    Figures,
+    Row,
+    Value,
+    image_row,
+    number,
+)
+
+WITHOUT_SIGNAL = ("blank", "dead")
+"""Conditions of CCDs on which there is nothing to measure."""
+
+_FIRM_STARS = 3
+"""CCDs with so many stars or fewer say little of the spread over the field."""
 
 
-def summarise(ccds: Sequence[CcdFigures], zeropoint_mag: float = nan) -> ImageFigures:
-    """Medians over the CCDs; FWHM, ellipticity and dip weighted by their stars.
+def summarise(rows: Sequence[Row], of_image: Row | None = None) -> Figures:
+    """The figures of an image: those of its CCDs, each combined as the table says, and the image's own.
 
     Args:
-        ccds: figures of all CCDs, blank ones too.
-        zeropoint_mag: AB magnitude of 1 adu in this image (not per second); NaN: not known.
+        rows: figures of all CCDs, blank ones too; a figure that is None or missing does not take part.
+        of_image: what was measured on the image as a whole (condition, counts, gradient over the focal
+            plane, CCDs missing, ...); it wins over what follows from the rows.
+
+    Returns:
+        All names of `figures.IMAGE_NAMES`, in that order.
 
     """
-    live = [ccd for ccd in ccds if not ccd.figures.blank]
-    stars = [ccd.figures.psf.n_stars for ccd in live]
-    # CCDs with three stars or less say little of the spread over the field.
-    firm = [ccd.figures.psf.fwhm_px for ccd in live if ccd.figures.psf.n_stars > 3]
-    middle = median(firm)
-    n_pixels = sum(ccd.figures.n_pixels for ccd in ccds)
-    limit = median([ccd.figures.limiting_flux_adu for ccd in live])
-    return ImageFigures(
-        n_ccds=len(ccds),
-        n_blank=len(ccds) - len(live),
-        n_sources=sum(ccd.figures.n_sources for ccd in live),
-        n_stars=sum(stars),
-        fwhm_px=weighted_median([ccd.figures.psf.fwhm_px for ccd in live], stars),
-        fwhm_arcsec=weighted_median(
-            [ccd.figures.psf.fwhm_px * ccd.pixel_scale_arcsec for ccd in live], stars
-        ),
-        ellipticity=weighted_median([ccd.figures.psf.ellipticity for ccd in live], stars),
-        central_dip=weighted_median([ccd.figures.dip for ccd in live], stars),
-        fwhm_spread=(max(firm) - min(firm)) / middle if firm else 0.0,
-        ccds_without_stars=1.0 - sum(n > 0 for n in stars) / len(ccds) if ccds else 0.0,
-        background_adu=median([ccd.figures.background_adu for ccd in live]),
-        background_rms_adu=median([ccd.figures.background_rms_adu for ccd in live]),
-        limiting_flux_adu=limit,
-        limiting_mag=zeropoint_mag - 2.5 * log10(limit) if isfinite(limit) and limit > 0 else nan,
-        saturated_fraction=sum(ccd.figures.n_saturated for ccd in ccds) / n_pixels if n_pixels else 0.0,
-        usable_fraction=sum(ccd.figures.n_usable for ccd in ccds) / n_pixels if n_pixels else 0.0,
-        pixel_scale_arcsec=median([ccd.pixel_scale_arcsec for ccd in ccds]),
-    )
+    values: dict[str, Value] = {}
+    for figure in FIGURES.values():
+        values |= _combined(figure, rows)
+    values |= _of_field(rows)
+    if len(rows) == 1:  # what one CCD shows is what the image shows
+        values |= {name: rows[0].get(name) for name in _OF_ONE_CCD}
+    return image_row(values | dict(of_image or {}))
+
+
+_OF_ONE_CCD = (
+    "background_gradient_adu",
+    "background_gradient_angle_deg",
+    "background_residual_adu",
+)
+
+
+def _combined(figure: Figure, rows: Sequence[Row]) -> dict[str, Value]:
+    """The figure of the image under its own name, and its extremes where it has them."""
+    values: dict[str, Value] = {}
+    sample = [number(row, figure.name) for row in rows]
+    match figure.combine:
+        case Combine.SUM:
+            values[figure.name] = int(finite(sample).sum()) if finite(sample).size else None
+        case Combine.MEDIAN:
+            values[figure.name] = median(sample)
+        case Combine.STARS:
+            values[figure.name] = weighted_median(sample, _weights(rows, "n_stars"))
+        case Combine.BRIGHT:
+            values[figure.name] = weighted_median(sample, _weights(rows, "n_star_like"))
+        case Combine.REFERENCES:
+            values[figure.name] = weighted_median(sample, _weights(rows, "n_reference"))
+        case _:
+            pass
+    if figure.extremes:
+        firm = _firm(rows) if figure.combine is Combine.STARS else rows
+        known = finite([number(row, figure.name) for row in firm])
+        low, mean, high = (known.min(), known.mean(), known.max()) if known.size else (None,) * 3
+        whole = figure.style == "d"
+        values[f"{figure.name}_min"] = int(low) if whole and low is not None else low
+        values[f"{figure.name}_mean"] = mean
+        values[f"{figure.name}_max"] = int(high) if whole and high is not None else high
+    return values
+
+
+def _weights(rows: Iterable[Row], name: str) -> list[float]:
+    return [number(row, name) for row in rows]
+
+
+def _firm(rows: Sequence[Row]) -> Sequence[Row]:
+    """CCDs with enough stars; all of them where none has."""
+    return [row for row in rows if number(row, "n_stars") > _FIRM_STARS] or rows
+
+
+def _of_field(rows: Sequence[Row]) -> dict[str, Value]:
+    """What only several CCDs together have."""
+    widths = finite([number(row, "fwhm_px") for row in _firm(rows)])
+
+    def share(name: str, of: str = "n_pixels") -> float:
+        whole = finite([number(row, of) for row in rows]).sum()
+        return float(finite([number(row, name) for row in rows]).sum() / whole) if whole else nan
+
+    return {
+        "n_ccds": len(rows),
+        "n_ccds_blank": sum(row.get("condition") in WITHOUT_SIGNAL for row in rows),
+        "n_ccds_half_dead": sum(row.get("condition") == "half_dead" for row in rows),
+        "ccds_without_stars": sum(not number(row, "n_stars") > 0 for row in rows) / len(rows)
+        if rows
+        else None,
+        "fwhm_spread": float(widths.max() - widths.min()) / median(widths) if widths.size else None,
+        "usable_fraction": share("n_usable"),
+        "saturated_fraction": share("n_saturated"),
+        "star_share": share("n_star_like", "n_bright"),
+    }

@@ -33,9 +33,20 @@ function grades(rows) {
     gradeBadge(row.grade), row.graded_by, why(row), new Date(row.created_at).toLocaleString("en-GB")]));
 }
 
+// The picture, which leads to the report, and every file that the latest measurement made.
 function preview(measurements) {
   const last = measurements.at(-1);
-  return last ? [el("img", { src: productUrl(last.preview_path), alt: "Preview" })] : [];
+  if (!last) return [];
+  const picture = el("img", { src: productUrl(last.preview_path), alt: "Preview" });
+  const { report, ...others } = last.products ?? {};
+  const files = Object.entries({ catalogue: last.catalogue_path, weight: last.weight_path, ...others }).filter(([, path]) => path);
+  const link = (path, ...children) => el("a", { href: productUrl(path), target: "_blank", rel: "noopener" }, ...children);
+  return [
+    report ? link(report, picture) : picture,
+    el("p", { class: "files" },
+      ...(report ? [el("b", {}, link(report, "Quality report"))] : []),
+      ...files.map(([kind, path]) => link(path, kind.replaceAll("_", " ")))),
+  ];
 }
 
 export function showImage(id) {

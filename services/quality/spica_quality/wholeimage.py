@@ -1,0 +1,153 @@
+"""From what was measured on the CCDs to the figures of the image: counts, offset, gradient, condition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from spica_imaging.references import Stars, separation_deg
+from spica_imaging.stats import finite, median
+
+from spica_quality.ccdwork import CcdResult
+from spica_quality.reference import ReferenceFile, stars_around
+from spica_quality.science.conditions import Circumstances, among_others, frame_condition, missing_ccds
+from spica_quality.science.counts import Census, band_of, census, ratios
+from spica_quality.science.figures import Figures, number, row
+from spica_quality.science.gradients import focal_plane_gradient
+from spica_quality.science.offset import find_offset
+from spica_quality.science.summary import summarise
+
+_MJD_2000 = 51544.5
+_DAYS_PER_YEAR = 365.25
+_MARGIN_DEG = 0.15
+"""The header may be off: reference stars are taken from further around."""
+_STAR_LIKE = 0.5
+_PEAK_TO_FLUX = 1.3
+"""Flux of a star over its peak times FWHM², for profiles with wings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is known of an image or stack besides its pixels."""
+
+    filter: str
+    mjd_obs: float | None = None
+    reference: ReferenceFile | None = None
+    n_expected_ccds: tuple[int, ...] = ()
+    """Numbers of CCDs that the instrument's files may have; empty: any."""
+    is_stack: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image lies on the sky."""
+
+    ra_deg: float
+    dec_deg: float
+    radius_deg: float
+    """From the middle to the farthest corner."""
+    galactic_deg: tuple[float, float]
+
+
+def place_of(results: Sequence[CcdResult], pointing_deg: tuple[float, float] | None) -> Place | None:
+    """Middle and radius of the CCDs, as far as they have a WCS; else the pointing. None: nobody knows."""
+    corners = np.array([corner for result in results for corner in result.corners_deg])
+    if len(corners):
+        # The mean of unit vectors: an image may lie across RA 0.
+        vectors = SkyCoord(*corners.T, unit="deg").cartesian.mean()
+        middle = SkyCoord(vectors, representation_type="cartesian").spherical
+        ra, dec = float(middle.lon.deg), float(middle.lat.deg)
+        radius = float(np.max(separation_deg(corners[:, 0], corners[:, 1], ra, dec)))
+    elif pointing_deg is not None:
+        (ra, dec), radius = pointing_deg, nan
+    else:
+        return None
+    galactic = SkyCoord(ra * u.deg, dec * u.deg).galactic
+    return Place(ra, dec, radius, (float(galactic.l.deg), float(galactic.b.deg)))
+
+
+def image_figures(
+    observed: Observed, results: Sequence[CcdResult], place: Place | None
+) -> tuple[list[Figures], Figures]:
+    """Figures of the CCDs, with what only the others tell of them, and of the image."""
+    rows = [result.figures for result in results]
+    if not observed.is_stack:
+        rows = among_others(rows)
+    rows = _with_offsets(observed, rows, results, place)
+    band = band_of(observed.filter)
+    counted = [_census(one, result, band, place) for one, result in zip(rows, results, strict=True)]
+    of_image: Figures = {
+        "n_ccds_missing": missing_ccds(len(rows), observed.n_expected_ccds),
+        **ratios(counted, _area_square_deg(rows)),
+    }
+    if len(rows) > 1 and all(result.corners_deg for result in results):
+        centres = [result.corners_deg[0] for result in results]
+        of_image |= focal_plane_gradient(rows, centres).figures()
+    figures = summarise(rows, of_image)
+    about = Circumstances(
+        gain_e_per_adu=median([result.gain_e_per_adu for result in results]) if results else 0.0,
+        read_noise_e=median([result.read_noise_e for result in results]) if results else 0.0,
+        n_expected_ccds=observed.n_expected_ccds,
+        is_stack=observed.is_stack,
+    )
+    return rows, figures | frame_condition(figures, about).figures()
+
+
+def _area_square_deg(rows: Sequence[Figures]) -> float:
+    areas = finite(
+        [number(one, "n_usable") * (number(one, "pixel_scale_arcsec") / 3600.0) ** 2 for one in rows]
+    )
+    return float(areas.sum()) if areas.size else nan
+
+
+def _with_offsets(
+    observed: Observed, rows: Sequence[Figures], results: Sequence[CcdResult], place: Place | None
+) -> list[Figures]:
+    """The rows with the offset of each CCD's stars from the reference catalogue, where there is one."""
+    if observed.reference is None or place is None or not np.isfinite(place.radius_deg):
+        return list(rows)
+    epoch = 2000.0 + ((observed.mjd_obs or _MJD_2000) - _MJD_2000) / _DAYS_PER_YEAR
+    known = stars_around(
+        observed.reference, place.ra_deg, place.dec_deg, place.radius_deg + _MARGIN_DEG, epoch
+    )
+    if known is None:
+        return list(rows)
+    return [_with_offset(one, result, known) for one, result in zip(rows, results, strict=True)]
+
+
+def _with_offset(figures: Figures, result: CcdResult, known: Stars) -> Figures:
+    stars, scale = result.stars, number(figures, "pixel_scale_arcsec")
+    if stars is None or not stars.ra_deg.size:
+        return figures
+    found = find_offset(
+        stars.ra_deg,
+        stars.dec_deg,
+        stars.flux,
+        known.ra_deg,
+        known.dec_deg,
+        known.brightness(None),
+        precision_arcsec=2.0 * scale if scale > 0 else 2.0,
+    )
+    return figures if found is None else row({**figures, **found.figures()})
+
+
+def _census(figures: Figures, result: CcdResult, band: str | None, place: Place | None) -> Census | None:
+    columns = result.table.columns
+    if place is None or not columns or "CLASS_STAR" not in columns:
+        return None
+    scale, width = number(figures, "pixel_scale_arcsec"), number(figures, "fwhm_with_pixel_px")
+    peak = number(figures, "saturation_adu") - number(figures, "background_adu")
+    return census(
+        columns["FLUX_AUTO"].astype(np.float64),
+        columns["CLASS_STAR"] > _STAR_LIKE,
+        zeropoint_mag=number(figures, "zeropoint_mag"),
+        limiting_flux_adu=number(figures, "limiting_flux_adu"),
+        brightest_adu=peak * _PEAK_TO_FLUX * width**2,
+        area_square_deg=number(figures, "n_usable") * (scale / 3600.0) ** 2,
+        band=band,
+        galactic_deg=place.galactic_deg,
+    )
