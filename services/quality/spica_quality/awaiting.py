@@ -13,6 +13,7 @@ from spica_runtime.storage import DataFolder
 from spica_quality.store import NamedAuxiliary
 
 _ASK_AGAIN_S = 20.0
+_LOOKS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def settle(named: Sequence[NamedAuxiliary], data: DataFolder, now: datetime, wai
                 f"The {auxiliary.kind} {auxiliary.name} is being fetched: the image waits for it, for at most "
                 f"{left_s:.0f} s more.",
                 {"name": auxiliary.name, "left_s": round(left_s, 1)},
-                after_s=min(_ASK_AGAIN_S, left_s + 0.1),
+                after_s=min(_ASK_AGAIN_S, wait_s / _LOOKS + 0.1, left_s + 0.1),
             )
     files: dict[str, Product] = {}
     notes: list[str] = []

@@ -101,6 +101,10 @@ def _values(cube: Pixels) -> Pixels:
     return values
 
 
+def _scaled(cube: Pixels) -> Pixels:
+    return np.ascontiguousarray(cube / cube[0].sum(dtype=np.float64), dtype=np.float32)
+
+
 def _model(path: Path, hdu: fits.BinTableHDU) -> PsfModel | None:
     header = hdu.header
     names = [header.get(f"POLNAME{axis}") for axis in range(1, int(header["POLNAXIS"]) + 1)]
@@ -117,7 +121,7 @@ def _model(path: Path, hdu: fits.BinTableHDU) -> PsfModel | None:
     zero = tuple(float(header.get(f"POLZERO{axis}", 1.0)) - 1.0 for axis in (1, 2))
     scale = tuple(float(header.get(f"POLSCAL{axis}", 1.0)) for axis in (1, 2))
     return PsfModel(
-        np.stack([coefficients(plane) for plane in cube / np.float32(total)]),
+        _scaled(coefficients(cube)),
         degree,
         (zero[0], zero[1]),
         (scale[0], scale[1]),

@@ -24,7 +24,6 @@ from spica_quality.science.masks import UNUSABLE, Bit, Noise, bands
 
 Pixels = NDArray[np.float32]
 Flags = NDArray[np.uint16]
-Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 MARGIN = 0.95
@@ -320,29 +319,3 @@ def _grow(
                 places[n], noises[n] = j * nx + i, noise
                 n += 1
     return n
-
-
-# ---- as it was called before ----
-
-
-class _Map:
-    """Noise that stands in a map."""
-
-    def __init__(self, rms: Pixels) -> None:
-        self._rms = rms
-
-    @property
-    def median_rms(self) -> float:
-        return float(np.median(self._rms))
-
-    def rms_rows(self, y0: int, y1: int) -> Pixels:
-        return self._rms[y0:y1]
-
-
-def cosmic_mask(
-    data: Pixels, bad: Mask, rms: Pixels, sigma_px: float, gain: float, *, limit: float = 5.0
-) -> Mask:
-    """Mask of `mark_cosmics`, from a mask and a map of the noise."""
-    flags = np.where(bad, Bit.NO_VALUE, np.uint16(0)).astype(np.uint16)
-    mark_cosmics(data, flags, _Map(rms), sigma_px, gain, limit=limit)
-    return np.asarray((flags & Bit.COSMIC) != 0)

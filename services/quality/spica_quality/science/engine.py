@@ -25,7 +25,7 @@ from spica_quality.science.cosmics import mark_cosmics
 from spica_quality.science.depth import PsfAt, moffat_stamp
 from spica_quality.science.detector import Health, look_at
 from spica_quality.science.figures import Figures, plain, row
-from spica_quality.science.firstlook import FirstLook, first_look
+from spica_quality.science.firstlook import first_look
 from spica_quality.science.gradients import ccd_gradient
 from spica_quality.science.limits import depth_figures
 from spica_quality.science.masks import Bit, Flags
@@ -35,7 +35,7 @@ from spica_quality.science.segmentation import detect
 from spica_quality.science.segments import Segments, Sources
 from spica_quality.science.shapes import AdaptiveMoments, adaptive_moments
 from spica_quality.science.sky import Sky, measure_sky, subtract, with_weight
-from spica_quality.science.starshapes import StarShapes, star_shapes
+from spica_quality.science.starshapes import LEAST_STAMPS, StarShapes, star_shapes
 from spica_quality.science.trailprofile import Streak
 from spica_quality.science.trails import mark_trails
 
@@ -52,8 +52,8 @@ _LEAST_PIXELS = 64
 _LEAST_SHARE = 0.01
 _NO_STAR_FWHM_PX = 2.5
 _BRIGHT_SIGMA = 6.0
-_WIDE_SIGMA_PX = 3.0
-_RIM_SIGMA_PX = 0.7
+_FIRST_FWHM_PX = 3.0
+_LEAST_STARS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +199,21 @@ class _Ccd:
     """Saturation above the sky, adu."""
     frame: Frame
     options: Options
+    _sharp: bool = False
+    """Whether anything is known of how sharp stars are."""
 
     def measure(self, random: np.random.Generator | None) -> None:
         """From masks to depth."""
         done, sky = self.done, self.sky
         data, flags = done.data, done.flags
-        first = self._mask_defects()
-        fwhm = FWHM_PER_SIGMA * first.minor_sigma_px if first.n else _NO_STAR_FWHM_PX
-        looks = self._bright(fwhm)
+        self._mark_lost()
+        looks = self._bright(_FIRST_FWHM_PX)
+        ring = looks.dip > RING_DIP
+        fwhm = self._sharpness(looks)
+        if not ring and self._mark_foreign(fwhm):
+            looks = self._bright(fwhm)
         # Rings are not to be divided into their parts.
-        sources, segments = self._detect(fwhm, deblend=not looks.dip > RING_DIP)
+        sources, segments = self._detect(fwhm, deblend=not ring)
         done.figures |= looks.figures() | {"n_sources": len(sources)}
         if not len(sources):
             return
@@ -234,27 +239,34 @@ class _Ccd:
         if n_stars:
             done.figures |= self._depth((sources, segments), found, width, random)
 
-    def _mask_defects(self) -> FirstLook:
-        """Add DEAD, COLUMN, COSMIC and TRAIL to the flags and set such pixels to zero; returns the first look."""
-        data, flags, sky = self.done.data, self.done.flags, self.sky
-        single = self.frame.weight is None
-        if single:
-            # First, as all pixels of a cold column are dead.
-            masks.mark_bad_columns(data, flags, sky.median_rms)
-            masks.mark_dead(data, flags, sky)
-        look = first_look(data, flags, sky, 0.9 * self.ceiling)
-        if single and look.n >= 3:
-            mark_cosmics(data, flags, sky, look.minor_sigma_px, self.gain, limit=self.options.cosmic_sigma)
-            self.done.trails = mark_trails(data, flags, sky, look.fwhm_px)
-        return look
+    def _mark_lost(self) -> None:
+        """Add COLUMN and DEAD to the flags."""
+        if self.frame.weight is None:
+            # Columns first, as all pixels of a cold one are dead.
+            masks.mark_bad_columns(self.done.data, self.done.flags, self.sky.median_rms)
+            masks.mark_dead(self.done.data, self.done.flags, self.sky)
 
-    def _sharpness(self, look: FirstLook) -> float:
-        """Sigma of the finest structure that light can have here, px."""
-        if look.minor_sigma_px < _WIDE_SIGMA_PX:
-            return look.minor_sigma_px
-        # Large discs may be stars in poor seeing, or rings, whose rims are sharper than they are wide.
-        ring = self._bright(FWHM_PER_SIGMA * look.minor_sigma_px).dip > RING_DIP
-        return _RIM_SIGMA_PX if ring else look.minor_sigma_px
+    def _sharpness(self, looks: StarShapes) -> float:
+        """FWHM of the narrowest stars along their narrow side, px; a common value where nothing is known of them."""
+        first = first_look(self.done.data, self.done.flags, self.sky, 0.9 * self.ceiling)
+        known = [FWHM_PER_SIGMA * first.minor_sigma_px] if first.n >= _LEAST_STARS else []
+        if looks.n_alike >= LEAST_STAMPS:
+            known.append(looks.width_px)
+        self._sharp = bool(known)
+        return float(np.nanmin(known)) if known else _NO_STAR_FWHM_PX
+
+    def _mark_foreign(self, fwhm: float) -> bool:
+        """Add COSMIC and TRAIL to the flags; whether that could be done.
+
+        Not on stacks, where neighbours share noise; not where nobody knows how sharp stars are; not on rings, whose
+        rims are sharper than they are wide.
+        """
+        if self.frame.weight is not None or not self._sharp:
+            return False
+        data, flags, sky = self.done.data, self.done.flags, self.sky
+        mark_cosmics(data, flags, sky, fwhm / FWHM_PER_SIGMA, self.gain, limit=self.options.cosmic_sigma)
+        self.done.trails = mark_trails(data, flags, sky, fwhm)
+        return True
 
     def _detect(self, fwhm: float, *, deblend: bool) -> tuple[Sources, Segments]:
         return detect(

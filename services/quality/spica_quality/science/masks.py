@@ -304,35 +304,3 @@ def _off_together(offset: Pixels, error: Pixels) -> Mask:
     with np.errstate(invalid="ignore"):
         limit = _COLUMN_SIGMA * 1.2533 * np.maximum(expected, 0.5 * (high - low)) / np.sqrt(np.maximum(n, 1))
         return np.asarray((n >= max(4, 0.5 * len(offset))) & (np.abs(middle) > limit) & (low * high > 0))
-
-
-# ---- as it was called before: masks of the frame's size ----
-
-
-def saturated(data: Pixels, level: float, section: Section, grow_px: int = 1) -> tuple[Mask, int]:
-    """Pixels at or above `level` with their neighbours; and how many without, in `section`."""
-    with np.errstate(invalid="ignore"):
-        core = data >= level
-    count = int(np.count_nonzero(core[section.slices]))
-    if grow_px and core.any():
-        core = ndimage.binary_dilation(core, iterations=grow_px, structure=np.ones((3, 3), bool))
-    return core, count
-
-
-def dead(subtracted: Pixels, rms: Pixels) -> Mask:
-    """Pixels far below the sky."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray(subtracted < -DEAD_SIGMA * rms)
-
-
-def bad_columns(subtracted: Pixels, flags: Flags, typical_rms: float) -> Mask:
-    """Mask of `mark_bad_columns`."""
-    marked = flags & ~Bit.COLUMN
-    mark_bad_columns(subtracted, marked, typical_rms)
-    return np.asarray((marked & Bit.COLUMN) != 0)
-
-
-def weight_map(rms: Pixels, flags: Flags) -> Pixels:
-    """1 / rms² where the pixel is usable, else 0."""
-    usable = (flags == 0) & (rms > 0)
-    return np.divide(np.float32(1.0), rms * rms, out=np.zeros_like(rms), where=usable)

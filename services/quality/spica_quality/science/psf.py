@@ -39,8 +39,8 @@ class PsfModel:
     """A point spread function that varies over the frame."""
 
     cube: Pixels
-    """Coefficients of the splines of the polynomials' terms, shape (n_coef, m, m), m odd. The sum of the first over all samples is 1,
-    that of the others 0."""
+    """Spline coefficients of the polynomials' terms, shape (n_coef, m, m), m odd. The sum of the first is 1, that of
+    the others 0."""
     degree: int
     """Of the polynomials in x and y together, 0 to 3."""
     zero: Pair

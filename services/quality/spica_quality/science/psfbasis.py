@@ -9,9 +9,10 @@ and slopes are tabulated at 1/256 of a sample and interpolated linearly: the wei
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from spica_quality.science._jit import jit
 
@@ -20,6 +21,7 @@ Pixels = NDArray[np.float32]
 
 TAPS = 6
 _PHASES = 256
+_AT_POINTS = (1 / 120, 26 / 120, 66 / 120, 26 / 120, 1 / 120)
 
 
 def spline_weights(phase: Floats) -> tuple[Floats, Floats]:
@@ -35,9 +37,19 @@ def spline_weights(phase: Floats) -> tuple[Floats, Floats]:
     return np.asarray(value) / 120.0, np.asarray(slope) / 24.0
 
 
-def coefficients(samples: Floats | Pixels) -> Pixels:
-    """Coefficients whose spline goes through the samples, shape (m, m), which should be near 0 at the rim."""
-    return np.asarray(ndimage.spline_filter(samples.astype(np.float64), order=5), dtype=np.float32)
+@cache
+def to_coefficients(m: int) -> Pixels:
+    """The matrix K, shape (m, m), with which K V K^T are the coefficients of the spline through the values V."""
+    splines = sum(
+        np.diag(np.full(m - abs(k), value), k) for k, value in zip(range(-2, 3), _AT_POINTS, strict=True)
+    )
+    return np.linalg.inv(np.asarray(splines)).astype(np.float32)
+
+
+def coefficients(values: Pixels) -> Pixels:
+    """Coefficients whose spline goes through the values, shape (m, m) or (n, m, m); beyond them are zeros."""
+    matrix = to_coefficients(values.shape[-1])
+    return np.asarray(matrix @ values @ matrix.T)
 
 
 _WEIGHT, _SLOPE = (

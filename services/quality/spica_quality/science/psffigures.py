@@ -158,9 +158,9 @@ def _cell(model: PsfModel, x: float, y: float, near: Moffat) -> PsfCell:
 
 
 def half_light_diameter(grid: Pixels, step_px: float) -> float:
-    """Diameter in px of the circle about the middle sample that holds half of the light in the samples.
+    """Diameter in px of the circle about the middle sample that holds half of the model's light.
 
-    The samples are divided by five along both axes, and the growth curve interpolated.
+    `grid`: coefficients, shape (m, m). The points are divided by five along both axes, and the growth curve interpolated.
     """
     m = grid.shape[0]
     size = _FINE * m

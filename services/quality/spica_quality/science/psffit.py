@@ -6,7 +6,8 @@ Wanted are the B that minimise
 
     sum over stars and pixels of w (data - model)²  +  sum over samples of (B - B0)² / tau²,
 
-B0 being a smooth profile and tau how far the real one may be expected to differ from it. With B = B0 + tau z this
+B0 being a smooth profile and tau how far the real one may be expected to differ from it: both of the splines' values
+at the grid's points, which are the unknowns, rather than their coefficients. With B = B0 + tau z this
 is a well conditioned system, which conjugate gradients solve in some ten steps without its matrix ever
 being built: one step goes once through the stars' pixels.
 """
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spica_quality.science._jit import jit
-from spica_quality.science.psfbasis import TAPS, spline_row
+from spica_quality.science.psfbasis import TAPS, coefficients, spline_row, to_coefficients
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]
@@ -182,25 +183,20 @@ def gradient(
 
 
 @jit
-def diagonal(
+def information(
     terms: Pixels, flux: Pixels, weight: Pixels,
     x: Pixels, x_first: NDArray[np.int32], y: Pixels, y_first: NDArray[np.int32], used: NDArray[np.bool_],
     result: Pixels,
 ) -> None:  # fmt: skip
-    """Diagonal of A^T W A, shape (n_coef, m, m): how much the stars say about each sample alone."""
-    n, k, _ = weight.shape
+    """Weight of the pixels at each point, times flux² and the terms' squares; shape (n_coef, m, m)."""
+    n = weight.shape[0]
     n_coef, m, _ = result.shape
     grid, line = np.empty((m, m), np.float32), np.empty(m, np.float32)
-    x2, y2 = np.empty((k, 6), np.float32), np.empty((k, 6), np.float32)
     result[:] = 0.0
     for s in range(n):
         if not used[s]:
             continue
-        for i in range(k):
-            for q in range(6):
-                x2[i, q] = x[s, i, q] * x[s, i, q]
-                y2[i, q] = y[s, i, q] * y[s, i, q]
-        _to_samples(weight[s], x2, x_first[s], y2, y_first[s], line, grid)
+        _to_samples(weight[s], x[s], x_first[s], y[s], y_first[s], line, grid)
         f2 = flux[s] * flux[s]
         for j in range(m):
             for c in range(n_coef):
@@ -221,38 +217,46 @@ class Problem:
     """Polynomials at the stars' positions, shape (n, n_coef)."""
     taps: Taps
     used: NDArray[np.bool_]
+    step_px: float
 
-    def apply(self, cube: Pixels) -> Pixels:
-        """A^T W A cube."""
-        result = np.empty_like(cube)
+    def apply(self, values: Pixels) -> Pixels:
+        """N values, N being the matrix of the normal equations."""
+        result = np.empty_like(values)
         t = self.taps
         apply_normal(
-            cube, self.terms, self.flux, self.weight, t.x, t.x_first, t.y, t.y_first, self.used, result
-        )
-        return result
-
-    def gradient(self, cube: Pixels) -> Pixels:
-        """A^T W (data - A cube)."""
-        result = np.empty_like(cube)
-        t = self.taps
-        gradient(
-            cube, self.terms, self.flux, self.weight, self.data, t.x, t.x_first, t.y, t.y_first, self.used,
+            coefficients(values), self.terms, self.flux, self.weight, t.x, t.x_first, t.y, t.y_first, self.used,
             result,
         )  # fmt: skip
-        return result
+        return self._back(result)
+
+    def gradient(self, values: Pixels) -> Pixels:
+        """What is left of the right-hand side at these values."""
+        result = np.empty_like(values)
+        t = self.taps
+        gradient(
+            coefficients(values), self.terms, self.flux, self.weight, self.data, t.x, t.x_first, t.y, t.y_first,
+            self.used, result,
+        )  # fmt: skip
+        return self._back(result)
 
     def diagonal(self, m: int) -> Pixels:
-        """Diagonal of A^T W A."""
+        """Diagonal of N, nearly: splines through one value and through zeros elsewhere are as good as sharp."""
         result = np.empty((self.terms.shape[1], m, m), np.float32)
         t = self.taps
-        diagonal(self.terms, self.flux, self.weight, t.x, t.x_first, t.y, t.y_first, self.used, result)
-        return result
+        information(self.terms, self.flux, self.weight, t.x, t.x_first, t.y, t.y_first, self.used, result)
+        return np.asarray(result / np.float32(self.step_px**2))
+
+    @staticmethod
+    def _back(gradient: Pixels) -> Pixels:
+        """From derivatives by coefficients to those by values."""
+        matrix = to_coefficients(gradient.shape[-1])
+        return np.asarray(matrix.T @ gradient @ matrix)
 
 
 def solve(
     problem: Problem, prior: Pixels, tau: Pixels, start: Pixels, steps: int = 15, tolerance: float = 2e-3
 ) -> tuple[Pixels, Pixels]:
-    """The cube that fits the stars and does not stray from `prior` by more than some `tau` without need.
+    """The values that fit the stars and do not stray from `prior` by more than some `tau` without need.
 
     Args:
         problem: the stars.

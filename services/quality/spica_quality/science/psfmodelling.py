@@ -131,11 +131,11 @@ def _mean_profile(
     for _ in range(2):
         problem = Problem(
             stamps.data, fits.weight, fits.flux.astype(np.float32), one,
-            make_taps(fits.dx, fits.dy, stamps.size, m, step), bright,
+            make_taps(fits.dx, fits.dy, stamps.size, m, step), bright, step,
         )  # fmt: skip
         mean, _ = solve(problem, prior, tau, mean)
         mean /= mean.sum()
-        refit(fits, stamps, mean, one, step, noise, core_px)
+        refit(fits, stamps, coefficients(mean), one, step, noise, core_px)
     return mean[0]
 
 
@@ -201,10 +201,10 @@ def fit_psf(
     fits, core = begin(stamps), _CORE_FWHM * fwhm_px
     m, step = sampling.n_samples, sampling.step_px
     profile = common_moffat(stamps, fwhm_px, noise)
-    expected = coefficients(moffat_samples(profile.parameters, m, step))
-    expected /= expected.sum()
+    smooth = moffat_samples(profile.parameters, m, step)
+    expected: Pixels = (smooth / smooth.sum()).astype(np.float32)
     one = np.ones((len(stamps), 1), np.float32)
-    refit(fits, stamps, expected[None], one, step, noise, core)
+    refit(fits, stamps, coefficients(expected)[None], one, step, noise, core)
     if not np.any(fits.flux > 0):
         return None
     odd = _is_odd(fits)
@@ -221,14 +221,24 @@ def fit_psf(
     accepted = np.asarray(fits.flux > 0)
     for turn in range(_ROUNDS + 1):
         clip = _CLIP_SIGMA if turn else np.inf
-        refit(fits, stamps, cube, basis.terms, step, noise, core, clip_sigma=clip, recentre=turn < _ROUNDS)
+        refit(
+            fits,
+            stamps,
+            coefficients(cube),
+            basis.terms,
+            step,
+            noise,
+            core,
+            clip_sigma=clip,
+            recentre=turn < _ROUNDS,
+        )
         if turn:
             accepted = _outliers(fits, accepted)
         if turn == _ROUNDS or not accepted.any():
             break
         problem = Problem(
             stamps.data, fits.weight, fits.flux.astype(np.float32), basis.terms,
-            make_taps(fits.dx, fits.dy, stamps.size, m, step), accepted,
+            make_taps(fits.dx, fits.dy, stamps.size, m, step), accepted, step,
         )  # fmt: skip
         cube, known = solve(problem, prior, tau, cube)
         if turn < _ROUNDS - 1:
@@ -244,7 +254,7 @@ def _model(
     cube: Pixels, basis: _Basis, step: float, profile: Moffat, candidates: int, stars: int, chi2: float
 ) -> PsfModel:
     """In plain powers; the flux of 1 is in the first term, the others only move it about."""
-    plain = np.tensordot(basis.back, cube.astype(np.float64), 1)
+    plain = np.tensordot(basis.back, coefficients(cube).astype(np.float64), 1)
     total = plain.sum(axis=(1, 2))
     plain[1:] -= (total[1:] / total[0])[:, None, None] * plain[0]
     plain /= total[0]
