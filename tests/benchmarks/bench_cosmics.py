@@ -107,7 +107,7 @@ class Ready:
     @property
     def found(self) -> np.ndarray:
         """What was marked."""
-        return (self.flags & Bit.COSMIC) != 0
+        return np.asarray((self.flags & Bit.COSMIC) != 0)
 
 
 async def run() -> tuple[list[Figure], list[Missing]]:
@@ -129,40 +129,47 @@ async def run() -> tuple[list[Figure], list[Missing]]:
     processor: list[float] = []
     for seeing in _SEEING_ARCSEC:
         ready = Ready(exposure(seeing))
-        drawn, theirs = ready.drawn, np.zeros(_SHAPE, bool)
-
-        async def ours() -> float:
-            return ready.run()  # noqa: B023 - run before the next is made
-
-        async def peers() -> float:
-            nonlocal theirs
-            start, used = time.perf_counter(), time.process_time()
-            theirs, _ = astroscrappy.detect_cosmics(
-                drawn.data,
-                gain=ready.gain,
-                readnoise=drawn.recipe.read_noise_e,
-                satlevel=drawn.recipe.saturation_adu,  # noqa: B023
-            )
-            processor.append(time.process_time() - used)
-            return time.perf_counter() - start
-
         if seeing == _SEEING_ARCSEC[0]:
-            one, other = await alternating(ours, ours, _PAIRS)
-            same = float(np.median(other) / np.median(one))
-            if not _CONTROL[0] < same < _CONTROL[1]:
-                raise RuntimeError(
-                    f"Ours against itself takes {same:.2f} times as long: the machine is too busy."
-                )
-        own, others = await alternating(ours, peers, _PAIRS)
+            await _check_clock(ready)
+        own, others, theirs = await _compare(ready, processor)
         ratios += [b / a for a, b in zip(own, others, strict=True)]
         for name, mask, about in (("", ready.found, {}), (", peer", theirs, peer)):
-            pixels, tracks, gone = drawn.judge(mask)
             where = f'at {seeing}"{name}'
-            figures += [
-                figure(f"cosmics: pixels found {where}", [100 * pixels], "%", **about),
-                figure(f"cosmics: tracks found {where}", [100 * tracks], "%", **about),
-                figure(f"cosmics: star pixels lost {where}", [100 * gone], "%", **about),
-            ]
+            what = ("pixels found", "tracks found", "star pixels lost")
+            for kind, share in zip(what, ready.drawn.judge(mask), strict=True):
+                figures.append(figure(f"cosmics: {kind} {where}", [100 * share], "%", **about))
     figures.append(figure("cosmics: wall time, peer / ours", ratios, "ratio", **peer, note="both passes"))
     figures.append(figure("cosmics: processor time of the peer, 4 Mpx", processor, "s", **peer))
     return figures, []
+
+
+async def _check_clock(ready: Ready) -> None:
+    async def ours() -> float:
+        return ready.run()
+
+    one, other = await alternating(ours, ours, _PAIRS)
+    same = float(np.median(other) / np.median(one))
+    if not _CONTROL[0] < same < _CONTROL[1]:
+        raise RuntimeError(f"Ours against itself takes {same:.2f} times as long: the machine is too busy.")
+
+
+async def _compare(ready: Ready, processor: list[float]) -> tuple[list[float], list[float], np.ndarray]:
+    """Seconds of ours and of the peer, in pairs, and the peer's mask; its processor time is added to `processor`."""
+    import astroscrappy
+
+    recipe, masks = ready.drawn.recipe, []
+
+    async def ours() -> float:
+        return ready.run()
+
+    async def peers() -> float:
+        start, used = time.perf_counter(), time.process_time()
+        mask, _ = astroscrappy.detect_cosmics(
+            ready.drawn.data, gain=ready.gain, readnoise=recipe.read_noise_e, satlevel=recipe.saturation_adu
+        )
+        processor.append(time.process_time() - used)
+        masks.append(mask)
+        return time.perf_counter() - start
+
+    own, others = await alternating(ours, peers, _PAIRS)
+    return own, others, masks[-1]

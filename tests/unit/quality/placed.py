@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from spica_quality.science.psf import PsfModel
-from spica_quality.science.psfbasis import n_terms, powers
+from spica_quality.science.psfbasis import coefficients, n_terms, powers
 from spica_quality.science.segments import Segments, Sources
 from spica_quality.science.sky import Sky
 
@@ -88,7 +88,7 @@ def true_psf(field: PsfField, shape: tuple[int, int], step: float = 0.5, reach: 
     for row, (u, v) in zip(terms, places, strict=True):
         powers(degree, u, v, row)
     cube = np.linalg.lstsq(terms, samples.reshape(len(places), -1), rcond=None)[0].reshape(-1, m, m)
-    return PsfModel(cube.astype(np.float32), degree, zero, scale, step, field.fwhm_px)
+    return PsfModel(coefficients(cube.astype(np.float32)), degree, zero, scale, step, field.fwhm_px)
 
 
 def _moffat(field: PsfField, u: float, v: float, m: int, step: float) -> NDArray[np.float64]:

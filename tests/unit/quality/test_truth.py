@@ -77,6 +77,6 @@ def test_conditions_survive_the_whole_way(field: Exposure) -> None:
     assert {name: condition(data) for name, data in frames.items()} == {name: name for name in frames}
 
 
-@pytest.mark.parametrize("outer_px", [16.0, 28.0])
+@pytest.mark.parametrize("outer_px", [8.0, 16.0, 28.0])
 def test_rings_survive_the_whole_way(field: Exposure, outer_px: float) -> None:
     assert condition(mishaps.spoil(field, mishaps.annulus(outer_px))) == "out_of_focus"

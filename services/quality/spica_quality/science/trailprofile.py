@@ -24,7 +24,7 @@ _SIDE_PX = 40
 _LEAST_CHUNK_PX = 16
 _CHUNK_FWHM = 4.0
 _LEAST_SIGMA = 6.0
-_WORTH_FOLLOWING_SIGMA = 3.0
+_WORTH_FOLLOWING_SIGMA = 4.0
 _LEAST_HEIGHT = 0.12
 _UNEVEN = 0.6
 _AT_PLACE = 0.25
@@ -32,6 +32,8 @@ _CLEAR_SIGMA = 1.2
 _LEAST_PIECES = 6
 _PIECE_SNR = 4.0
 _SHIFT_PX = 12
+_REACH = 2.0
+_LEAST_REACH_PX = 400.0
 _SHORT_PX = 300.0
 _BROAD = 1.7
 _STRAIGHT = 0.01
@@ -282,7 +284,7 @@ def _is_in_place(chunks: Pixels, left: float, right: float, base: float) -> bool
 
 
 def _fitted(pixels: Pixelwise, ends: Floats, half_band: int) -> Floats:
-    """Ends moved along the line to where the trail begins and ends, over the whole frame.
+    """Ends moved along the line to where the trail begins and ends, as far as it can be followed.
 
     Of all stretches, the one with the highest sum of brightness less half the trail's: gaps cost as much as the trail
     brings, and no source brings more than the trail does.
@@ -292,6 +294,9 @@ def _fitted(pixels: Pixelwise, ends: Floats, half_band: int) -> Floats:
         return ends
     ux, uy = (ends[2] - ends[0]) / length, (ends[3] - ends[1]) / length
     before, behind = _within(ends, ux, uy, pixels.data.shape)
+    # As far as it may go on; it is looked at thrice, and each time from where it was found to end.
+    reach = max(_REACH * length, _LEAST_REACH_PX)
+    before, behind = max(before, -reach), min(behind, length + reach)
     whole = np.array(
         [ends[0] + ux * before, ends[1] + uy * before, ends[0] + ux * behind, ends[1] + uy * behind]
     )
