@@ -33,7 +33,7 @@ from spica_quality.science.filtering import gaussian_taps
 
 from tests.benchmarks import catalog_worth as worth
 from tests.benchmarks.catalog_frames import CACHE, RECIPES, BenchFrame, real, simulated
-from tests.benchmarks.catalog_job import BOX_PX, FULL, MIN_AREA, MINIMAL, THRESHOLD, catalogue
+from tests.benchmarks.catalog_job import BOX_PX, CONTRAST, FULL, MIN_AREA, MINIMAL, THRESHOLD, catalogue
 from tests.benchmarks.harness import Figure, Missing, alternating, figure
 
 _PAIRS = 7
@@ -71,7 +71,7 @@ def _peer_command(program: str, frame: BenchFrame, mode: str, out: Path) -> list
         "DETECT_THRESH": THRESHOLD,
         "ANALYSIS_THRESH": THRESHOLD,
         "DEBLEND_NTHRESH": 32,
-        "DEBLEND_MINCONT": 0.005,
+        "DEBLEND_MINCONT": CONTRAST,
         "CLEAN": "Y",
         "CLEAN_PARAM": 1.0,
         "BACK_SIZE": BOX_PX,

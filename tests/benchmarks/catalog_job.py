@@ -15,8 +15,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from spica_imaging.ldac import LdacTable, write_ldac
 from spica_quality.science.masks import Bit
-from spica_quality.science.shapes import ellipse
 from spica_quality.science.segmentation import detect
+from spica_quality.science.shapes import ellipse
 from spica_quality.science.sky import measure_sky, subtract
 
 MINIMAL = ("NUMBER", "X_IMAGE", "Y_IMAGE", "FLUX_ISO", "FLUX_MAX", "A_IMAGE", "B_IMAGE", "THETA_IMAGE",
@@ -25,7 +25,7 @@ FULL = ("NUMBER", "X_IMAGE", "Y_IMAGE", "XWIN_IMAGE", "YWIN_IMAGE", "ERRAWIN_IMA
         "ERRTHETAWIN_IMAGE", "FLUX_ISO", "FLUX_AUTO", "FLUXERR_AUTO", "FLUX_APER", "FLUXERR_APER", "FLUX_RADIUS",
         "KRON_RADIUS", "FLUX_MAX", "A_IMAGE", "B_IMAGE", "THETA_IMAGE", "ELONGATION", "ELLIPTICITY", "FWHM_IMAGE",
         "SNR_WIN", "BACKGROUND", "THRESHOLD", "ISOAREA_IMAGE", "FLAGS", "CLASS_STAR")  # fmt: skip
-THRESHOLD, MIN_AREA, BOX_PX = 1.5, 5, 128
+THRESHOLD, MIN_AREA, BOX_PX, CONTRAST = 1.5, 5, 128, 0.005
 
 
 def read(path: Path) -> tuple[NDArray[Any], fits.Header]:
@@ -62,7 +62,13 @@ def catalogue(
     sky = measure_sky(data, flags, BOX_PX)
     subtract(data, flags, sky)
     sources, segments = detect(
-        data, flags, sky, fwhm_px=fwhm_px, threshold_sigma=THRESHOLD, min_area=MIN_AREA
+        data,
+        flags,
+        sky,
+        fwhm_px=fwhm_px,
+        threshold_sigma=THRESHOLD,
+        min_area=MIN_AREA,
+        contrast=CONTRAST,
     )
     if mode == "full":
         from spica_quality.science.catalogue import measure_catalogue

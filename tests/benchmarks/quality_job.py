@@ -140,7 +140,7 @@ def order(image: Path, n_ccds: int, out: Path, threads: int) -> Any:
     path = out / "images" / f"{n_ccds}-{image.name}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    path.symlink_to(image.resolve())
+    path.hardlink_to(image)
     return ImageOrder(
         data=DataFolder(out),
         image_id=f"800001p.{n_ccds:012d}",

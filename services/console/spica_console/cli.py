@@ -13,6 +13,7 @@ from spica_console.commands import (
     grade,
     images,
     lineage,
+    measure,
     migrate,
     night,
     nodes,
@@ -47,6 +48,7 @@ app.command("real", rich_help_panel=_RUN, epilog=exits.EPILOG)(night.real)
 app.command("submit", rich_help_panel=_WORK, epilog=exits.EPILOG)(submit.submit)
 app.add_typer(watch.app, name="watch", rich_help_panel=_WORK)
 app.command("verify", rich_help_panel=_WORK, epilog=exits.EPILOG)(verify.verify)
+app.command("measure", rich_help_panel=_WORK, epilog=exits.EPILOG)(measure.measure)
 app.add_typer(stack.app, name="stack", rich_help_panel=_WORK)
 app.command("grade", rich_help_panel=_WORK, epilog=exits.EPILOG)(grade.grade)
 app.add_typer(policy.app, name="policy", rich_help_panel=_WORK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -230,6 +231,8 @@ def file_bar(title: str, total: int) -> Iterator[Bar]:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        # Else what is printed meanwhile for a pipe would go to the terminal.
+        redirect_stdout=sys.stdout.isatty(),
     ) as bar:
         task = bar.add_task(title, total=total)
         yield Bar(lambda: bar.advance(task))

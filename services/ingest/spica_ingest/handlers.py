@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, cast
 
-from spica_proto.base import Pointing, Reason
+from spica_proto.base import Pointing, Product, Reason
 from spica_proto.images import ImageArrived, ImageRejected, ImageVerified, ImageWanted
 from spica_runtime.compute import Compute
 from spica_runtime.handling import Delivery, Outcome, Transaction
@@ -103,19 +103,20 @@ def to_be_fetched(message: ImageArrived) -> Outcome:
     )
 
 
-def verification(
+def verified_image(
     name: str,
-    message: ImageArrived,
-    taken: Taken,
+    file: Product,
     exposure: Exposure,
-    asking: Asking,
-    placing: Placing | None = None,
-) -> Outcome:
-    """Outcome for a usable file: stored and announced, unless this very image, or a later version, is here already."""
-    event = ImageVerified(
-        image_id=naming.image_id(name, taken.product.sha256),
+    repairs: Sequence[Finding],
+    *,
+    batch: str | None = None,
+    uri: str | None = None,
+) -> ImageVerified:
+    """What is said of a usable file."""
+    return ImageVerified(
+        image_id=naming.image_id(name, file.sha256),
         name=name,
-        file=taken.product,
+        file=file,
         profile=exposure.profile,
         instrument=exposure.instrument,
         run=exposure.run,
@@ -127,8 +128,27 @@ def verification(
         pointing=Pointing(ra_deg=exposure.geometry.ra_deg, dec_deg=exposure.geometry.dec_deg),
         wcs=cast(Literal["full", "pointing"], exposure.geometry.wcs),
         n_ccds=len(exposure.ccds),
+        batch=batch,
+        repairs=as_reasons(repairs),
+        uri=uri,
+    )
+
+
+def verification(
+    name: str,
+    message: ImageArrived,
+    taken: Taken,
+    exposure: Exposure,
+    asking: Asking,
+    placing: Placing | None = None,
+) -> Outcome:
+    """Outcome for a usable file: stored and announced, unless this very image, or a later version, is here already."""
+    event = verified_image(
+        name,
+        taken.product,
+        exposure,
+        taken.repairs,
         batch=message.batch,
-        repairs=as_reasons(taken.repairs),
         uri=archive_uri(message.uri),
     )
 

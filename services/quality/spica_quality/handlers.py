@@ -19,9 +19,8 @@ from spica_runtime.service import Platform
 from spica_quality import jobs
 from spica_quality.awaiting import Settled, settle
 from spica_quality.errors import unknown_stack
-from spica_quality.reference import ReferenceFile, identify, reference_path
+from spica_quality.reference import identify, reference_path
 from spica_quality.science.policies import Policies
-from spica_quality.science.runstatistics import RunStatistics
 from spica_quality.settings import QualitySettings
 from spica_quality.store import (
     Kind,
@@ -41,12 +40,7 @@ class Handlers:
     def __init__(self, platform: Platform[QualitySettings], store: Store, policies: Policies) -> None:
         self._platform, self._store, self._policies = platform, store, policies
         settings = platform.settings
-        self._tuning = jobs.Tuning(
-            threshold_sigma=settings.threshold_sigma,
-            star_snr=settings.star_snr,
-            background_box_px=settings.background_box_px,
-            cosmic_sigma=settings.cosmic_sigma,
-        )
+        self._tuning = jobs.Tuning.of(settings)
         self._reference = reference_path(settings)
         # Each worker process takes its share of the cores.
         self._threads = max(1, (os.cpu_count() or 1) // settings.workers)
@@ -65,7 +59,17 @@ class Handlers:
         )
         settled = await self._auxiliaries(message.image_id)
         reference = await asyncio.to_thread(identify, self._reference)
-        order = self._image_order(message, run, settled, reference)
+        order = jobs.order_of(
+            message,
+            data=self._platform.data,
+            profiles=self._platform.platform_settings.profiles,
+            policies=self._policies,
+            tuning=self._tuning,
+            reference=reference,
+            threads=self._threads,
+            run=run,
+            auxiliaries=settled.files,
+        )
         found = await self._platform.compute.run(jobs.measure_image, order)
         weight = found.weight
         assert weight is not None
@@ -108,33 +112,6 @@ class Handlers:
         named = await self._store.auxiliaries(image_id)
         wait_s = self._platform.settings.auxiliary_wait_s
         return await asyncio.to_thread(settle, named, self._platform.data, datetime.now(UTC), wait_s)
-
-    def _image_order(
-        self, message: ImageVerified, run: RunStatistics, settled: Settled, reference: ReferenceFile | None
-    ) -> jobs.ImageOrder:
-        label = (message.instrument, message.object or "", f"filter {message.filter}", f"run {message.run}")
-        return jobs.ImageOrder(
-            data=self._platform.data,
-            image_id=message.image_id,
-            name=message.name,
-            path=message.file.path,
-            profile=message.profile,
-            profiles=self._platform.platform_settings.profiles,
-            n_ccds=message.n_ccds,
-            on_sky=message.wcs == "full",
-            exposure_time_s=message.exposure_time_s,
-            label=(*filter(None, label), f"{message.exposure_time_s:g} s"),
-            policies=self._policies,
-            tuning=self._tuning,
-            filter=message.filter,
-            mjd_obs=message.mjd_obs,
-            pointing_deg=(message.pointing.ra_deg, message.pointing.dec_deg),
-            sha256=message.file.sha256,
-            reference=reference,
-            threads=self._threads,
-            run=run,
-            auxiliaries=settled.files,
-        )
 
     # ---- stack.coadded ----
 

@@ -32,8 +32,9 @@ def assess_image(order: ImageOrder) -> Assessment:
     profiles = load_profiles(order.profiles)
     if order.profile not in profiles:
         raise unknown_profile(order.profile, sorted(profiles))
-    profile, source = profiles[order.profile], order.data.path(order.path)
-    files = Written(order.data, f"quality/{segment('image_id', order.image_id)}", segment("name", order.name))
+    profile, source = profiles[order.profile], order.source or order.data.path(order.path)
+    folder = order.folder or f"quality/{segment('image_id', order.image_id)}"
+    files = Written(order.data, folder, segment("name", order.name))
     with (
         map_files(files.path("weight.fits.fz"), files.path("flag.fits.fz")) as maps,
         InstrumentWord(source, profile, order.n_ccds, order.data, order.auxiliaries) as instrument,
@@ -107,9 +108,12 @@ def _measure_ccds(
     waiting: deque[Future[CcdResult]] = deque()
     with ThreadPoolExecutor(order.threads) as pool:
         try:
-            for place, ccd in enumerate(_ccds(source, profile)):
+            # Not with `enumerate`, which would hold on to each CCD while the next one is read.
+            place = 0
+            for ccd in _ccds(source, profile):
                 waiting.append(pool.submit(measure_ccd, ccd, place, context))
                 del ccd
+                place += 1
                 if len(waiting) > order.threads - 1:
                     take(waiting.popleft())
             while waiting:

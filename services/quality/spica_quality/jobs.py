@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spica_proto.base import Product, Reason
-from spica_proto.images import Metrics, Verdict
+from spica_proto.images import ImageVerified, Metrics, Verdict
 from spica_runtime.storage import DataFolder
 
 from spica_quality.science.policies import Policies
@@ -20,6 +20,7 @@ from spica_quality.science.runstatistics import NO_RUN, RunStatistics
 if TYPE_CHECKING:
     from spica_quality.reference import ReferenceFile
     from spica_quality.science.engine import Options
+    from spica_quality.settings import QualitySettings
 
 
 _INJECTED_STARS = 3000
@@ -34,6 +35,16 @@ class Tuning:
     star_snr: float
     background_box_px: int
     cosmic_sigma: float
+
+    @classmethod
+    def of(cls, settings: QualitySettings) -> Tuning:
+        """What these settings say."""
+        return cls(
+            threshold_sigma=settings.threshold_sigma,
+            star_snr=settings.star_snr,
+            background_box_px=settings.background_box_px,
+            cosmic_sigma=settings.cosmic_sigma,
+        )
 
     def options(self, n_ccds: int = 1) -> Options:
         """As the engine wants them, for one of so many CCDs."""
@@ -80,6 +91,10 @@ class ImageOrder:
     """What is usual in its run, for policies that compare."""
     auxiliaries: Mapping[str, Product] = field(default_factory=dict)
     """Master flat and mask that are here, by kind."""
+    source: Path | None = None
+    """The image's file, where it is not in the data folder; `path` is then only what it is called."""
+    folder: str | None = None
+    """Where the products go, below the data folder; by default `quality/<image_id>`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +152,50 @@ class Assessment:
         return (*(product for product in named if product is not None), *self.products)
 
 
+def order_of(
+    message: ImageVerified,
+    *,
+    data: DataFolder,
+    profiles: Path | None,
+    policies: Policies,
+    tuning: Tuning,
+    reference: ReferenceFile | None = None,
+    threads: int = 1,
+    run: RunStatistics = NO_RUN,
+    auxiliaries: Mapping[str, Product] | None = None,
+    source: Path | None = None,
+    folder: str | None = None,
+) -> ImageOrder:
+    """What is to be measured of a verified image; what the message does not tell is as in `ImageOrder`."""
+    label = (message.instrument, message.object or "", f"filter {message.filter}", f"run {message.run}")
+    return ImageOrder(
+        data=data,
+        image_id=message.image_id,
+        name=message.name,
+        path=message.file.path,
+        profile=message.profile,
+        profiles=profiles,
+        n_ccds=message.n_ccds,
+        on_sky=message.wcs == "full",
+        exposure_time_s=message.exposure_time_s,
+        label=(*filter(None, label), f"{message.exposure_time_s:g} s"),
+        policies=policies,
+        tuning=tuning,
+        filter=message.filter,
+        mjd_obs=message.mjd_obs,
+        pointing_deg=(message.pointing.ra_deg, message.pointing.dec_deg),
+        sha256=message.file.sha256,
+        reference=reference,
+        threads=threads,
+        run=run,
+        auxiliaries=auxiliaries or {},
+        source=source,
+        folder=folder,
+    )
+
+
 def measure_image(order: ImageOrder) -> Assessment:
-    """Measure an image CCD by CCD; writes catalogue, weight map and preview."""
+    """Measure an image CCD by CCD; writes catalogues, maps, PSF models, pictures, and the report."""
     from spica_quality.imagework import assess_image
 
     return assess_image(order)

@@ -256,7 +256,9 @@ def source_rows(columns: Columns, scale_arcsec: float) -> tuple[tuple[Any, ...],
     bright = columns["FLUX_AUTO"] > 0
     # Windowed positions are the more precise ones; not every source has one.
     ra, dec = (
-        np.where(np.isfinite(columns[f"{axis}WIN_J2000"]), columns[f"{axis}WIN_J2000"], columns[f"{axis}_J2000"])
+        np.where(
+            np.isfinite(columns[f"{axis}WIN_J2000"]), columns[f"{axis}WIN_J2000"], columns[f"{axis}_J2000"]
+        )
         for axis in ("ALPHA", "DELTA")
     )
     fwhm = columns["FWHM_IMAGE"] * scale_arcsec

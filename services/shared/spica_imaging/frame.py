@@ -173,8 +173,13 @@ def iter_ccds(path: Path, profile: Profile) -> Iterator[Ccd]:
             data = None if packed else _decoded(raw, hdu, path, index)
             if data is None:
                 data = hdu.data
-            if data is not None:
-                yield make_ccd(index, data, merged_header(primary, hdu.header), profile)
+            if data is None:
+                continue
+            ccd = make_ccd(index, data, merged_header(primary, hdu.header), profile)
+            # Or its pixels would stay until those of the next one are there.
+            del data, hdu.data
+            yield ccd
+            del ccd
 
 
 def _decoded(raw: BinaryIO, hdu: Any, path: Path, index: int) -> NDArray[np.float32] | None:

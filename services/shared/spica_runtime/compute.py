@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
@@ -33,7 +35,9 @@ class Compute:
         """
         pool = self._pool = self._pool or self._start()
         try:
-            return await asyncio.wrap_future(pool.submit(function, *args, **kwargs))
+            with _deaf_to_ctrl_c():
+                future = pool.submit(function, *args, **kwargs)
+            return await asyncio.wrap_future(future)
         except BrokenProcessPool as error:
             if self._pool is pool:
                 self._pool = None
@@ -58,6 +62,19 @@ class Compute:
         # spawn: a forked child of a process with threads (event loop, numba) may hang.
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self._workers, mp_context=context, initializer=_end_with_parent)
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started in here hear no Ctrl-C, which goes to all of a terminal's: when they end is for their parent to say.
+
+    A signal that comes meanwhile reaches this thread afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:

@@ -61,8 +61,7 @@ def pair() -> Pair:
     flags[data >= SATURATION] |= masks.Bit.SATURATED
     sky = measure_sky(data, flags)
     subtract(data, flags, sky)
-    # The filter matched to the stars smooths more than the survey's, and blends need a lower contrast to be divided.
-    sources, segments = detect(data, flags, sky, fwhm_px=FWHM, contrast=0.001)
+    sources, segments = detect(data, flags, sky, fwhm_px=FWHM)
     rms = sky.rms_at(sources.x, sources.y)
     shapes = adaptive_moments(data, flags, sources, segments, rms, FWHM / 2.355)
     model = measure_psf(data, flags, shapes, rms, gain_e_per_adu=GAIN, segments=segments).model

@@ -63,7 +63,7 @@ def measured(data: Pixels) -> Figures:
     }
     if sky.median_rms > 0:
         subtract(pixels, flags, sky)
-        found, _ = detect(pixels, flags, sky, fwhm_px=3.0)
+        found, _ = detect(pixels, flags, sky, fwhm_px=3.0, threshold_sigma=6.0, deblend=False)
         shapes = star_shapes(
             pixels, flags, found.x_peak.astype(float), found.y_peak.astype(float), found.peak,
             noise_adu=sky.median_rms, ceiling_adu=0.9 * (SATURATION - sky.median_level),

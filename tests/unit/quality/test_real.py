@@ -23,9 +23,7 @@ pytestmark = [
 
 def measured(ccd: Ccd, gain: float | None = None, scale: float = 5.21) -> Measurement:
     return measure(
-        Frame(
-            ccd.data, ccd.section, gain or ccd.gain_e_per_adu, ccd.saturation_adu, pixel_scale_arcsec=scale
-        )
+        Frame(ccd.data, ccd.section, gain or ccd.gain_e_per_adu, ccd.saturation_adu, pixel_scale_arcsec=scale)
     )
 
 

@@ -59,13 +59,14 @@ async def _verify(given: list[str], profiles: Path | None, jobs: int | None, as_
     else:
         console = output.console()
         for result in results:
-            _print(console, result)
+            print_result(console, result)
         if len(results) > 1:
             _print_summary(console, results)
     return all(result.accepted for result in results)
 
 
-def _print(console: Console, result: Result) -> None:
+def print_result(console: Console, result: Result) -> None:
+    """Say what was found of one file."""
     from rich.markup import escape
 
     from spica_console import output, verifying

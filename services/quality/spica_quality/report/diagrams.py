@@ -149,12 +149,14 @@ def _density(axes: Axes, sources: Everything, mask: NDArray[np.bool_]) -> None:
 
 def _upright(axes: Axes, lines: Sequence[tuple[float, str]], css: str) -> None:
     d = axes.drawing
-    for value, words in lines:
-        if axes.x_limits[0] <= value <= axes.x_limits[1]:
-            place = float(axes.x(value))
-            d.line(place, axes.top, place, axes.floor, css)
-            near_end = place > axes.end - 40
-            d.text(place + (-4 if near_end else 4), axes.top + 12, words, "tick end" if near_end else "tick")
+    shown = [line for line in lines if axes.x_limits[0] <= line[0] <= axes.x_limits[1]]
+    for row, (value, words) in enumerate(shown):
+        place = float(axes.x(value))
+        d.line(place, axes.top, place, axes.floor, css)
+        near_end = place > axes.end - 40
+        # Each in a row of its own: two limits may lie close together.
+        height = axes.top + 12 + 13 * row
+        d.text(place + (-4 if near_end else 4), height, words, "tick end" if near_end else "tick")
 
 
 def _key(d: Drawing, axes: Axes, entries: Sequence[tuple[str, str]]) -> None:

@@ -208,10 +208,15 @@ def _pixels(seen: Seen) -> Iterator[Remark]:
         )
 
 
+_LINE_PER_FWHM, _LINE_ELLIPTICITY = 0.5, 0.2
+
+
 def _shape(seen: Seen) -> Iterator[Remark]:
     image, named = seen.image, seen.image.get("condition")
     ellipticity, length = number(image, "ellipticity"), number(image, "trail_length_px")
-    if length > 0 and named != "trailed":
+    # A shorter line is as well an ellipticity of the optics.
+    line = length > _LINE_PER_FWHM * number(image, "fwhm_with_pixel_px") and ellipticity > _LINE_ELLIPTICITY
+    if line and named != "trailed":
         yield Remark(f"Stars are smeared over {length:.1f} px: guiding or drift", "psf", grave=2)
     elif ellipticity > 0.1 and named != "trailed":
         words = f"Stars are elongated: ellipticity {ellipticity:.2f}"

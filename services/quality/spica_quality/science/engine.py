@@ -21,7 +21,7 @@ from spica_quality.science import masks
 from spica_quality.science.bleeding import Readout, mark_bleeding
 from spica_quality.science.catalogue import Columns, measure_catalogue
 from spica_quality.science.conditions import ccd_condition, lit_fraction
-from spica_quality.science.cosmics import mark_cosmics
+from spica_quality.science.cosmics import SHARPEST_SIGMA_PX, mark_cosmics
 from spica_quality.science.depth import PsfAt, moffat_stamp
 from spica_quality.science.detector import Health, look_at
 from spica_quality.science.figures import Figures, plain, row
@@ -36,6 +36,7 @@ from spica_quality.science.segments import Segments, Sources
 from spica_quality.science.shapes import AdaptiveMoments, adaptive_moments
 from spica_quality.science.sky import Sky, measure_sky, subtract, with_weight
 from spica_quality.science.starshapes import LEAST_STAMPS, StarShapes, star_shapes
+from spica_quality.science.tally import tally
 from spica_quality.science.trailprofile import Streak
 from spica_quality.science.trails import mark_trails
 
@@ -123,15 +124,16 @@ def measure(
     saturation = masks.saturation_level(data, frame.saturation_adu)
     n_saturated = masks.mark_saturated(data, flags, saturation)
     health = look_at(data, flags, frame.amplifiers or (frame.section,)) if weight is None else None
+    counted = tally(flags)
     figures: Figures = {
-        "n_pixels": int(np.count_nonzero((flags & Bit.OUTSIDE) == 0)),
+        "n_pixels": counted.n_pixels - counted.of(Bit.OUTSIDE),
         "n_saturated": n_saturated,
         "saturation_adu": plain(saturation),
         "pixel_scale_arcsec": plain(frame.pixel_scale_arcsec),
         "zeropoint_mag": plain(frame.zeropoint_mag),
     }
     done = Measurement(figures, data, flags, health=health)
-    if np.count_nonzero(flags == 0) < max(_LEAST_PIXELS, _LEAST_SHARE * data.size):
+    if counted.n_clean < max(_LEAST_PIXELS, _LEAST_SHARE * data.size):
         return _finished(done)
     sky = measure_sky(data, flags, options.background_box_px)
     if weight is not None:
@@ -161,7 +163,7 @@ def _of_sky(sky: Sky, shape: tuple[int, ...], *, stack: bool) -> Figures:
 
 def _finished(done: Measurement) -> Measurement:
     """Count what was marked, and name what is wrong at first sight."""
-    flags = done.flags
+    counted = tally(done.flags)
     named = {
         "n_cosmic": Bit.COSMIC,
         "n_trail": Bit.TRAIL,
@@ -169,10 +171,10 @@ def _finished(done: Measurement) -> Measurement:
         "n_bleed": Bit.BLEED,
         "n_masked": Bit.MASKED,
     }
-    counts: Figures = {name: int(np.count_nonzero(flags & bit)) for name, bit in named.items()}
+    counts: Figures = {name: counted.of(bit) for name, bit in named.items()}
     measured = done.sky is not None
     n_pixels = done.figures["n_pixels"]
-    n_usable = int(np.count_nonzero(flags == 0)) if measured else 0
+    n_usable = counted.n_clean if measured else 0
     counts["n_usable"] = n_usable
     if isinstance(n_pixels, int) and n_pixels:
         saturated = done.figures["n_saturated"]
@@ -240,11 +242,16 @@ class _Ccd:
             done.figures |= self._depth((sources, segments), found, width, random)
 
     def _mark_lost(self) -> None:
-        """Add COLUMN and DEAD to the flags."""
+        """Add COLUMN and DEAD to the flags, and COSMIC where no star of any image could be so sharp.
+
+        Among many cosmic rays and few stars the latter would else be overlooked.
+        """
         if self.frame.weight is None:
+            data, flags, sky = self.done.data, self.done.flags, self.sky
             # Columns first, as all pixels of a cold one are dead.
-            masks.mark_bad_columns(self.done.data, self.done.flags, self.sky.median_rms)
-            masks.mark_dead(self.done.data, self.done.flags, self.sky)
+            masks.mark_bad_columns(data, flags, sky.median_rms)
+            masks.mark_dead(data, flags, sky)
+            mark_cosmics(data, flags, sky, SHARPEST_SIGMA_PX, self.gain, limit=self.options.cosmic_sigma)
 
     def _sharpness(self, looks: StarShapes) -> float:
         """FWHM of the narrowest stars along their narrow side, px; a common value where nothing is known of them."""

@@ -72,6 +72,7 @@ BAND_ROWS = 128
 
 DEAD_SIGMA = 8.0
 _ABSURD = np.float32(1e20)
+_MANY_PIXELS = 2_000_000
 _COLUMN_BLOCK_ROWS = 64
 _COLUMN_CLIP = 2.5
 _LEAST_COLUMN_PIXELS = 16
@@ -108,26 +109,40 @@ def initial_flags(data: Pixels, section: Section, external_bad: Mask | None = No
     if external_bad is not None:
         flags[external_bad] |= Bit.NO_VALUE
     if _mark_without_value(data, flags, int(Bit.NO_VALUE)):
-        part, seen = data[::3, ::3], flags[::3, ::3] == 0
+        step = 3 if data.size < _MANY_PIXELS else 7
+        part, seen = data[::step, ::step], flags[::step, ::step] == 0
         rest = part[seen & (part != 0.0)]
         if rest.size:
             low, middle = np.percentile(rest, [2.0, 50.0])
             if low > 0.25 * middle > 0:
-                flags[data == 0.0] |= Bit.NO_VALUE
+                _mark_zeros(data, flags, int(Bit.NO_VALUE))
     return flags
 
 
 @jit
 def _mark_without_value(data: Pixels, flags: Flags, bit: int) -> bool:
-    """Mark NaN and numbers that no detector counts to, which would drown all sums; whether there are zeros."""
+    """Mark NaN and numbers that no detector counts to, which would drown all sums; whether there are unmarked zeros."""
     zeros = False
     for j in range(data.shape[0]):
+        # First a look that the compiler makes vectors of: most rows have none.
+        absurd = zero = 0
         for i in range(data.shape[1]):
-            value = data[j, i]
-            if not abs(value) < _ABSURD:
-                flags[j, i] |= bit
-            zeros = zeros or value == 0.0
+            absurd += np.int32(0) if abs(data[j, i]) < _ABSURD else np.int32(1)
+            zero += np.int32(1) if (data[j, i] == np.float32(0.0)) & (flags[j, i] == 0) else np.int32(0)
+        zeros |= zero > 0
+        if absurd:
+            for i in range(data.shape[1]):
+                if not abs(data[j, i]) < _ABSURD:
+                    flags[j, i] |= bit
     return zeros
+
+
+@jit
+def _mark_zeros(data: Pixels, flags: Flags, bit: int) -> None:
+    for j in range(data.shape[0]):
+        for i in range(data.shape[1]):
+            if data[j, i] == 0.0:
+                flags[j, i] |= bit
 
 
 # ---- saturation ----
@@ -153,6 +168,11 @@ def _highest(data: Pixels) -> tuple[float, int]:
     """Highest finite value, and how many pixels have it; minus infinity where there is none."""
     highest, piled = np.float32(-np.inf), 0
     for j in range(data.shape[0]):
+        reach = 0
+        for i in range(data.shape[1]):
+            reach += np.int32(1) if data[j, i] >= highest else np.int32(0)
+        if not reach:
+            continue
         for i in range(data.shape[1]):
             value = data[j, i]
             if value < highest or not np.isfinite(value):
@@ -175,10 +195,15 @@ def mark_saturated(data: Pixels, flags: Flags, level: float) -> int:
 @jit
 def _mark_saturated(data: Pixels, flags: Flags, level: float, bit: int, outside: int) -> int:
     ny, nx = data.shape
-    count = 0
+    count, least = 0, np.float32(level)
     for j in range(ny):
+        reach = 0
         for i in range(nx):
-            if not data[j, i] >= level:
+            reach += np.int32(1) if data[j, i] >= least else np.int32(0)
+        if not reach:
+            continue
+        for i in range(nx):
+            if not data[j, i] >= least:
                 continue
             if not flags[j, i] & outside:
                 count += 1
