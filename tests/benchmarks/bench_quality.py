@@ -139,9 +139,7 @@ def _figures(runs: list[Run], threads: int) -> list[Figure]:
     words = f"{max(_SIZES)} CCDs, {max(_SIZES) * _MEGAPIXELS:.0f} Mpx, {threads} at a time"
     name = f"quality.threads_{threads}"
     # The least of each size: what others do on the machine only adds.
-    best = [
-        min((run for run in runs if run.n_ccds == size), key=lambda run: run.wall_s) for size in _SIZES
-    ]
+    best = [min((run for run in runs if run.n_ccds == size), key=lambda run: run.wall_s) for size in _SIZES]
     slope, start, deviation = _line([run.wall_s for run in best], best)
     print(
         f"  {threads} at a time: {slope:.2f} s per CCD, {start:.1f} s besides; "

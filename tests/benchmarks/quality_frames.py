@@ -61,9 +61,7 @@ def _extension(number: int, sky: NDArray[np.uint16]) -> bytes:
     pixels[:ny, _MARGIN_PX:-_MARGIN_PX] = sky
     header = ccd_header(number, pixels.shape)
     header["DATASEC"] = f"[{_MARGIN_PX + 1}:{_MARGIN_PX + nx},1:{ny}]"
-    hdu = fits.CompImageHDU(
-        pixels, header=header, compression_type="RICE_1", tile_shape=(1, pixels.shape[1])
-    )
+    hdu = fits.CompImageHDU(pixels, header=header, compression_type="RICE_1", tile_shape=(1, pixels.shape[1]))
     one = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(one)
     return one.getvalue()[2880:]

@@ -131,7 +131,9 @@ async def test_only_products_are_served(rig: Rig, http: httpx.AsyncClient, tmp_p
 
 
 async def test_a_report_has_its_script_and_no_way_to_the_api(rig: Rig, http: httpx.AsyncClient) -> None:
-    (rig.data.root / "report.html").write_text("<!doctype html><title>x</title><script>fetch('/api/images')</script>")
+    (rig.data.root / "report.html").write_text(
+        "<!doctype html><title>x</title><script>fetch('/api/images')</script>"
+    )
     answer = await http.get("/products/report.html")
     assert answer.headers["content-type"].startswith("text/html")
     (policy,) = answer.headers.get_list("content-security-policy")

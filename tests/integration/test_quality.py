@@ -117,7 +117,14 @@ async def test_a_verified_image_is_graded_once_with_all_that_belongs_to_it(rig: 
             "SELECT path FROM products JOIN was_generated_by USING (product_id)"
         )
     }
-    named = (graded.catalogue, graded.weight, graded.flag_map, graded.psf_model, graded.preview, graded.report)
+    named = (
+        graded.catalogue,
+        graded.weight,
+        graded.flag_map,
+        graded.psf_model,
+        graded.preview,
+        graded.report,
+    )
     said_of = {product.path for product in (*named, *graded.products) if product is not None}
     assert made == said_of
     assert len(made) == 8

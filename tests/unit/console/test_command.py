@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import spica_console
 import typer
 from spica_console import exits
 from spica_console.cli import app
@@ -16,7 +19,7 @@ from typer.testing import CliRunner
 
 COMMANDS = (
     "up", "demo", "real", "submit", "stack", "grade", "tail", "status", "show", "lineage", "dead-letters",
-    "doctor", "migrate", "settings", "watch", "verify",
+    "doctor", "migrate", "settings", "watch", "verify", "measure", "policy", "images", "nodes", "place",
 )  # fmt: skip
 HEAVY = (
     "astropy",
@@ -73,10 +76,30 @@ def test_a_fault_of_ours_is_not_hidden() -> None:
 def test_every_command_has_help_with_the_exit_codes(arguments: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    if arguments not in (("stack",), ("dead-letters",), ("watch",)):
+    if arguments not in (("stack",), ("dead-letters",), ("watch",), ("policy",)):
         assert "Exit codes" in result.output
     for name in COMMANDS if not arguments else ():
         assert name in result.output
+
+
+def test_the_page_lists_every_command_and_its_long_options_exist() -> None:
+    page = (Path(spica_console.__file__).parents[1] / "README.md").read_text()
+    (block,) = re.findall(r"^```\n(spica .*?)^```", page, re.MULTILINE | re.DOTALL)
+    told: dict[str, set[str]] = {}
+    name = ""
+    for line in block.splitlines():
+        if line.startswith("spica "):
+            name = line.split()[1]
+        told.setdefault(name, set()).update(re.findall(r"--[a-z-]+", line))
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert told.keys() == commands.keys() == set(COMMANDS)
+    for name, options in told.items():
+        parts = [commands[name], *getattr(commands[name], "commands", {}).values()]
+        known = {option for part in parts for parameter in part.params for option in parameter.opts}
+        known |= {
+            option for part in parts for parameter in part.params for option in parameter.secondary_opts
+        }
+        assert options <= known, name
 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("submit",), ("grade", "x", "A"), ("tail", "-n", "0")])

@@ -257,8 +257,9 @@ def test_the_right_model_leaves_no_residual_and_a_wrong_one_does() -> None:
 
 def test_shapes_of_stars_and_the_sky_are_put_into_words(exposure: reporting.Exposure) -> None:
     image = {
-        **exposure.image, "condition": "ok", "trail_length_px": 6.2, "ellipticity": 0.4, "fwhm_with_pixel_px": 4.0, "doubling": 0.3, "doubling_px": 7.5, "central_dip": 0.4,
-        "fwhm_with_pixel_px": 1.9, "background_gradient_adu": 90.0, "counts_ratio_stars": 0.4,
+        **exposure.image, "condition": "ok", "trail_length_px": 6.2, "ellipticity": 0.4,
+        "fwhm_with_pixel_px": 1.9, "doubling": 0.3, "doubling_px": 7.5, "central_dip": 0.4,
+        "background_gradient_adu": 90.0, "counts_ratio_stars": 0.4,
         "counts_ratio_stars_error": 0.1,
         "offset_ra_arcsec": 3.0, "offset_dec_arcsec": 4.0, "n_ccds_missing": 2, "n_cosmic": 4000, "usable_fraction": 0.4,
     }  # fmt: skip

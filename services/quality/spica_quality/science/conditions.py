@@ -55,7 +55,7 @@ STAR_SHARE = 0.08
 """Of the bright sources; 0.2 to 1 on fields with stars, below 0.06 on darks and behind thick clouds."""
 DOUBTFUL_SHARE, DOUBTFUL_WIDTH_PX = 0.2, 1.4
 """So few, and narrower than a star on any pixels or on a frame without light: what is left of cosmic rays."""
-LEAST_BRIGHT = 6
+LEAST_BRIGHT = 15
 DIP = 0.2
 WIDE_PX, WIDE_ARCSEC = 12.0, 4.0
 LENGTH_TO_WIDTH = 1.5

@@ -35,7 +35,7 @@ from spica_quality.science.segmentation import detect
 from spica_quality.science.segments import Segments, Sources
 from spica_quality.science.shapes import AdaptiveMoments, adaptive_moments
 from spica_quality.science.sky import Sky, measure_sky, subtract, with_weight
-from spica_quality.science.starshapes import LEAST_STAMPS, StarShapes, star_shapes
+from spica_quality.science.starshapes import StarShapes, star_shapes
 from spica_quality.science.tally import tally
 from spica_quality.science.trailprofile import Streak
 from spica_quality.science.trails import mark_trails
@@ -55,6 +55,7 @@ _NO_STAR_FWHM_PX = 2.5
 _BRIGHT_SIGMA = 6.0
 _FIRST_FWHM_PX = 3.0
 _LEAST_STARS = 3
+_MANY_STARS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +257,15 @@ class _Ccd:
     def _sharpness(self, looks: StarShapes) -> float:
         """FWHM of the narrowest stars along their narrow side, px; a common value where nothing is known of them."""
         first = first_look(self.done.data, self.done.flags, self.sky, 0.9 * self.ceiling)
-        known = [FWHM_PER_SIGMA * first.minor_sigma_px] if first.n >= _LEAST_STARS else []
-        if looks.n_alike >= LEAST_STAMPS:
-            known.append(looks.width_px)
+        known = [first.minor_sigma_px] if first.n >= _LEAST_STARS else []
+        if np.isfinite(looks.width_px):
+            known.append(looks.width_px / FWHM_PER_SIGMA)
+        elif known and first.n < _MANY_STARS:
+            # A few sources of one size may be galaxies: no star is then known to be wider than the narrowest source.
+            known.append(first.least_sigma_px)
         self._sharp = bool(known)
-        return float(np.nanmin(known)) if known else _NO_STAR_FWHM_PX
+        sigma = max(np.nanmin(known), SHARPEST_SIGMA_PX) if known else nan
+        return FWHM_PER_SIGMA * float(sigma) if known else _NO_STAR_FWHM_PX
 
     def _mark_foreign(self, fwhm: float) -> bool:
         """Add COSMIC and TRAIL to the flags; whether that could be done.

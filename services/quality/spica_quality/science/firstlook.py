@@ -41,6 +41,8 @@ class FirstLook:
     """Gaussian FWHM of these; NaN where there is none."""
     minor_sigma_px: float
     """Lower quartile of their sigma along the minor axis; NaN where there is none."""
+    least_sigma_px: float = float("nan")
+    """Least sigma along the minor axis of any bright source, of whatever size."""
 
 
 NOTHING = FirstLook(0, float("nan"), float("nan"))
@@ -62,7 +64,12 @@ def first_look(data: Pixels, flags: Flags, sky: Sky, ceiling_adu: float) -> Firs
     coarse = _coarse_look(data, flags, ceiling_adu)
     # In focus, stars are no wider than a few pixels, and 4×4 means only blur them.
     if coarse.n > max(first.n, 2) and coarse.fwhm_px > 2.0:
-        return FirstLook(coarse.n, _COARSE * coarse.fwhm_px, _COARSE * coarse.minor_sigma_px)
+        return FirstLook(
+            coarse.n,
+            _COARSE * coarse.fwhm_px,
+            _COARSE * coarse.minor_sigma_px,
+            _COARSE * coarse.least_sigma_px,
+        )
     return first
 
 
@@ -101,10 +108,12 @@ def _look(data: Pixels, flags: Flags, sky: Sky, ceiling_adu: float) -> FirstLook
     same = np.flatnonzero(usable)[np.abs(size - mode(size)) < 0.2]
     if not same.size:
         return NOTHING  # a few sources, no two alike
+    narrow = minor[chosen]
     return FirstLook(
         int(same.size),
         FWHM_PER_SIGMA * median(sigma[same]),
-        float(np.percentile(minor[chosen][same], 25)),
+        float(np.percentile(narrow[same], 25)),
+        float(np.nanmin(narrow[usable])),
     )
 
 
