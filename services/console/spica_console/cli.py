@@ -25,6 +25,7 @@ from spica_console.commands import (
     submit,
     tail,
     verify,
+    warm,
     watch,
 )
 
@@ -62,6 +63,7 @@ app.command("lineage", rich_help_panel=_LOOK, epilog=exits.EPILOG)(lineage.linea
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=_KEEP)
 app.command("doctor", rich_help_panel=_KEEP, epilog=exits.EPILOG)(doctor.doctor)
 app.command("migrate", rich_help_panel=_KEEP, epilog=exits.EPILOG)(migrate.migrate)
+app.command("warm", rich_help_panel=_KEEP, epilog=exits.EPILOG)(warm.warm)
 app.command("settings", rich_help_panel=_KEEP, epilog=exits.EPILOG)(settings.settings)
 
 

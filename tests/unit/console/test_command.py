@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 COMMANDS = (
     "up", "demo", "real", "submit", "stack", "grade", "tail", "status", "show", "lineage", "dead-letters",
-    "doctor", "migrate", "settings", "watch", "verify", "measure", "policy", "images", "nodes", "place",
+    "doctor", "migrate", "settings", "warm",
+    "watch", "verify", "measure", "policy", "images", "nodes", "place",
 )  # fmt: skip
 HEAVY = (
     "astropy",

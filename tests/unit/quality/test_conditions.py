@@ -90,7 +90,7 @@ def condition(data: Pixels, **changes: float) -> Condition:
         {"psf": PsfField(fwhm_px=8.0, beta=2.5)},
         {"psf": PsfField(fwhm_px=3.5, e1=(0.06, 0.03, 0.0), fwhm_slope=(0.1, -0.05))},
         {"n_stars": 2500, "n_galaxies": 0},
-        {"n_stars": 8},
+        {"n_stars": 25, "n_galaxies": 30, "n_cosmics": 0},
         {"sky_adu": 10.0},
         {"sky_adu": 12_000.0, "sky_gradient": (0.3, 0.1)},
         {"trails": 2, "bad_columns": (100, 101, 350), "n_cosmics": 400},
