@@ -13,6 +13,7 @@ from spica_imaging.frame import Ccd
 from spica_imaging.ldac import LdacTable
 from spica_imaging.profiles import Profile
 from spica_imaging.wcs import TpvWcs, WcsError
+from spica_runtime.memory import give_back
 
 from spica_quality.cataloguefiles import CatalogueFacts, catalogue_header
 from spica_quality.instrument import InstrumentWord
@@ -107,7 +108,10 @@ def measure_ccd(ccd: Ccd, place: int, context: CcdContext) -> CcdResult:
         readout=profile.detector.readout,
         mark=mark,
     )
+    # What reading left behind, and then what measuring did: the peak is what comes on top of it.
+    give_back()
     done = measure(frame, context.options, generator_for(context.image_id, ccd.name))
+    give_back()
     if wcs is not None and done.columns:
         add_sky_positions(done.columns, wcs)
     figures = row({**done.figures, "hdu": ccd.hdu, "name": ccd.name})

@@ -11,6 +11,7 @@ from pathlib import Path
 from spica_imaging.frame import Ccd, iter_ccds
 from spica_imaging.profiles import Profile, load_profiles
 from spica_runtime.errors import Retriable
+from spica_runtime.memory import give_back
 from spica_runtime.provenance import CODE_VERSION
 from spica_runtime.storage import segment
 
@@ -104,6 +105,7 @@ def _measure_ccds(
         assert result.maps is not None
         maps.add(len(results), result.maps)
         results.append(replace(result, maps=None))
+        give_back()
 
     waiting: deque[Future[CcdResult]] = deque()
     with ThreadPoolExecutor(order.threads) as pool:

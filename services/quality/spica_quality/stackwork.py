@@ -38,8 +38,8 @@ from spica_quality.wholeimage import Observed, image_figures, place_of
 _OVERLAP_PX = 128
 """Tiles see this much of their neighbours, so that sources at the seams are measured whole."""
 
-_POSITIONS_X = ("X_IMAGE", "XWIN_IMAGE")
-_POSITIONS_Y = ("Y_IMAGE", "YWIN_IMAGE")
+_POSITIONS = ("", "WIN", "PSF", "PEAK", "MIN", "MAX")
+"""Columns X<name>_IMAGE and Y<name>_IMAGE are places in the frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +236,10 @@ def _positive(value: Any, default: float) -> float:
 def _own(columns: Columns, tile: Tile) -> Columns:
     """The sources whose position lies in the tile's core, in coordinates of the stack."""
     moved = dict(columns)
-    for name in _POSITIONS_X:
-        moved[name] = columns[name] + tile.seen.x0
-    for name in _POSITIONS_Y:
-        moved[name] = columns[name] + tile.seen.y0
+    for part in _POSITIONS:
+        for axis, start in (("X", tile.seen.x0), ("Y", tile.seen.y0)):
+            name = f"{axis}{part}_IMAGE"
+            moved[name] = (columns[name] + start).astype(columns[name].dtype)
     # Pixel i covers [i + 0.5, i + 1.5) in FITS coordinates.
     x, y = moved["X_IMAGE"] - 0.5, moved["Y_IMAGE"] - 0.5
     core = tile.core

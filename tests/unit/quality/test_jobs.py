@@ -301,6 +301,10 @@ def test_tiles_find_the_same_sources_once(tmp_path: Path, stack_sky: Sky) -> Non
         reference["YWIN_IMAGE"][bright],
     )
     assert (distance < 0.05).all()
+    for name in ("X", "Y"):  # all places are in the stack's own pixels, not in the tiles'
+        assert (columns[f"{name}MIN_IMAGE"] <= columns[f"{name}PEAK_IMAGE"]).all()
+        assert (np.abs(columns[f"{name}PEAK_IMAGE"] - columns[f"{name}_IMAGE"]) < 30).all()
+        assert (columns[f"{name}PEAK_IMAGE"] <= columns[f"{name}MAX_IMAGE"]).all()
     again = np.count_nonzero(columns["FLUX_AUTO"] > 1e4)
     assert again == pytest.approx(np.count_nonzero(bright), abs=2)
     assert tiled.metrics.fwhm_px == pytest.approx(whole.metrics.fwhm_px, rel=0.02)

@@ -15,6 +15,7 @@ from spica_quality.science.judging import judge
 from spica_quality.science.policies import Policy, parse_policy
 from spica_quality.science.runstatistics import NO_RUN, RunStatistics, run_statistics
 from spica_quality.science.verdicts import Verdict
+from spica_quality.science.wording import words_for
 
 GOOD: dict[str, Value] = {
     "condition": "ok",
@@ -420,3 +421,11 @@ def test_limits_are_shown_as_they_were_written() -> None:
         "background_adu": ("≤ 1000 adu and ≥ 100 adu", "≤ 2000 adu and ≥ 0 adu", "≥ 0 adu"),
         "fwhm_arcsec": ("≤ 1″", "≤ 1.3″", "≤ 2″"),
     }
+
+
+def test_a_value_just_beyond_a_limit_does_not_look_like_it() -> None:
+    words = words_for("ellipticity")
+    assert words.beside(0.25004, 0.25) == "0.25004"
+    assert words.beside(0.31, 0.25) == "0.310"
+    assert words.beside(0.25, 0.25) == "0.250"
+    assert words_for("fwhm_arcsec").beside(1.3001, 1.3) == "1.3001″"

@@ -256,7 +256,8 @@ def _finding(
     code = words.codes[letter == "D"]
     if beyond is not None:
         own, limits, upward = beyond
-        exceeded = words.limit(limits["ABCD".index(own) - 1])
+        crossed = limits["ABCD".index(own) - 1]
+        exceeded, found = words.limit(crossed), words.beside(value, crossed)
         message = f"{words.title} {found} {'>' if upward else '<'} {exceeded}"
         expected = f"{'≤' if upward else '≥'} {words.limit(limits[0])}"
     else:

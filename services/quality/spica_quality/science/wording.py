@@ -85,6 +85,15 @@ class Words:
             return f"{value:,.0f}".replace(",", " ") + self.unit
         return format(value, self.style) + self.unit
 
+    def beside(self, value: float, limit: float) -> str:
+        """A value that lies beyond a limit, with as many digits as it takes to see that."""
+        shown = self.text(value)
+        for digits in range(1, 7):
+            if value == limit or float(shown.removesuffix(self.unit).replace(" ", "")) != limit:
+                break
+            shown = f"{value:.{3 + digits}g}{self.unit}"
+        return shown
+
     def limit(self, value: float) -> str:
         """A limit, as short as it was written."""
         return f"{value:g}{self.unit}"
