@@ -30,7 +30,7 @@ from tests.benchmarks.quality_frames import CACHE, CCD_SHAPE, exposure
 from tests.benchmarks.quality_job import STAGES
 
 _SIZES = (9, 18, 36)
-_REPEATS = 3
+_REPEATS = 2
 _WARM_UP = (2, (768, 640))
 _MEGAPIXELS = CCD_SHAPE[0] * CCD_SHAPE[1] / 1e6
 _CCD_MB = CCD_SHAPE[0] * CCD_SHAPE[1] * 4 / 2**20
@@ -46,7 +46,8 @@ class Run:
     cpu_s: float
     memory_mb: float
     stages: dict[str, float]
-    digest: str
+    digests: dict[str, str]
+    """Of each product, by its file's name."""
     n_sources: int
 
 
@@ -68,7 +69,7 @@ async def _measured(n_ccds: int, threads: int) -> Run:
     if found["n_ccds"] != n_ccds or not found["n_sources"] or found["fwhm_px"] is None:
         raise RuntimeError(f"The exposure of {n_ccds} CCDs was not measured: {found}")
     return Run(
-        n_ccds, found["wall_s"], found["cpu_s"], found["memory_mb"], found["stages"], found["digest"],
+        n_ccds, found["wall_s"], found["cpu_s"], found["memory_mb"], found["stages"], found["digests"],
         found["n_sources"],
     )  # fmt: skip
 
@@ -105,20 +106,25 @@ def _tell_stages(runs: list[Run]) -> None:
 
 
 def _control(runs: list[Run]) -> None:
-    by_size: dict[int, set[str]] = {}
+    first: dict[int, dict[str, str]] = {}
     for run in runs:
-        by_size.setdefault(run.n_ccds, set()).add(run.digest)
-    for n_ccds, digests in by_size.items():
-        if len(digests) != 1:
-            raise RuntimeError(f"{n_ccds} CCDs measured again gave other bytes.")
-    if len(set.union(*by_size.values())) != len(by_size):
-        raise RuntimeError("Two different exposures gave the same bytes: the comparison of bytes is blind.")
-    print("  measured again, every product has the same bytes")
+        before = first.setdefault(run.n_ccds, run.digests)
+        if run.digests != before:
+            other = sorted(name for name in before if run.digests.get(name) != before[name])
+            raise RuntimeError(f"{run.n_ccds} CCDs measured again gave other bytes in {', '.join(other)}.")
+    small, large = first[min(_SIZES)], first[max(_SIZES)]
+    if same := [name for name in small if large[name] == small[name]]:
+        raise RuntimeError(
+            f"Two exposures gave the same {', '.join(same)}: the comparison of bytes is blind."
+        )
+    print(f"  measured again, all {len(small)} products have the same bytes")
 
 
 async def run() -> tuple[list[Figure], list[Missing]]:
     for n_ccds in _SIZES:
         await asyncio.to_thread(exposure, n_ccds)
+    # A process that has to compile first differs in the last bit of some positions: not the first one counts.
+    await _measured(min(_SIZES), 2)
     found: dict[int, list[Run]] = {1: [], 2: []}
     # In turn: what the machine does besides hits all alike.
     for repeat in range(_REPEATS):

@@ -174,11 +174,8 @@ def resident_mb(what: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {what}")
 
 
-def _digest(paths: list[Path]) -> str:
-    total = hashlib.sha256()
-    for path in sorted(paths):
-        total.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
+def _digests(paths: list[Path]) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
 
 
 def main(image: str, n_ccds: str, out: str, threads: str, *warm_up: str) -> None:
@@ -209,7 +206,7 @@ def main(image: str, n_ccds: str, out: str, threads: str, *warm_up: str) -> None
         "n_ccds": len(done.per_ccd),
         "n_sources": done.figures.get("n_sources"),
         "fwhm_px": done.figures.get("fwhm_px"),
-        "digest": _digest([job.data.path(product.path) for product in done.made]),
+        "digests": _digests([job.data.path(product.path) for product in done.made]),
         "reasons": [reason.code for reason in done.reasons],
     }
     print(json.dumps(told))

@@ -110,12 +110,11 @@ def _measure_ccds(
     waiting: deque[Future[CcdResult]] = deque()
     with ThreadPoolExecutor(order.threads) as pool:
         try:
-            # Not with `enumerate`, which would hold on to each CCD while the next one is read.
-            place = 0
             for ccd in _ccds(source, profile):
+                # Counted so, as `enumerate` would hold on to each CCD while the next one is read.
+                place = len(results) + len(waiting)
                 waiting.append(pool.submit(measure_ccd, ccd, place, context))
                 del ccd
-                place += 1
                 if len(waiting) > order.threads - 1:
                     take(waiting.popleft())
             while waiting:

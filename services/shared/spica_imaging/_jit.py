@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from spica_imaging import kernelcache
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,12 +20,12 @@ R = TypeVar("R")
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile for one thread that lets others run (nogil): callers share work among threads themselves.
 
-    cache: compilation takes seconds and every worker process is a fresh interpreter.
+    Kept on disk: compilation takes seconds and every worker process is a fresh interpreter.
     error_model numpy: a division by zero gives inf as in numpy, so loops need no branch for it.
     No fastmath: what is decoded is what was coded, to the bit.
     """
-    compiled: Callable[P, R] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    return compiled
+    compiled: Callable[P, R] = numba.njit(nogil=True, error_model="numpy")(function)
+    return kernelcache.kept(compiled, Path(__file__).parent)
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:

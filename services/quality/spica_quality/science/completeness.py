@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from spica_imaging.frame import Section
 
+from spica_quality.science._jit import jit
 from spica_quality.science.depth import PsfAt
 from spica_quality.science.masks import Flags
 
@@ -246,10 +247,8 @@ def _logistic(m: Floats, found: Floats, lapse: float) -> tuple[float, float, flo
     a, log_b = 0.0, np.log(1.0 / 0.15)
 
     def likelihood(a: float, log_b: float) -> float:
-        t = np.clip(a - np.exp(log_b) * m, -30.0, 30.0)
-        p = np.clip((1.0 - lapse) / (1.0 + np.exp(-t)), 1e-9, 1.0 - 1e-9)
         prior = -0.5 * ((log_b - np.log(1.0 / 0.15)) / 0.7) ** 2
-        return float(np.sum(found * np.log(p) + (1.0 - found) * np.log1p(-p)) + prior)
+        return float(_log_likelihood(m, found, lapse, a, np.exp(log_b)) + prior)
 
     step = np.array([0.5, 0.2])
     value = likelihood(a, log_b)
@@ -276,3 +275,14 @@ def _logistic(m: Floats, found: Floats, lapse: float) -> tuple[float, float, flo
     slope = b * p * (1.0 - p / (1.0 - lapse))
     information = float(np.sum(slope**2 / np.maximum(p * (1.0 - p), 1e-9)))
     return value, a, b, 1.0 / np.sqrt(information) if information > 0 else float("nan"), lapse
+
+
+@jit
+def _log_likelihood(m: Floats, found: Floats, lapse: float, a: float, b: float) -> float:
+    """Sum of the logarithms of how likely each star's fate is, by the curve (1 - lapse) / (1 + exp(b m - a))."""
+    total = 0.0
+    for k in range(m.size):
+        t = min(max(a - b * m[k], -30.0), 30.0)
+        p = min(max((1.0 - lapse) / (1.0 + np.exp(-t)), 1e-9), 1.0 - 1e-9)
+        total += np.log(p) if found[k] > 0.5 else np.log1p(-p)
+    return total

@@ -127,8 +127,8 @@ def _mark_without_value(data: Pixels, flags: Flags, bit: int) -> bool:
         # First a look that the compiler makes vectors of: most rows have none.
         absurd = zero = 0
         for i in range(data.shape[1]):
-            absurd += np.int32(0) if abs(data[j, i]) < _ABSURD else np.int32(1)
-            zero += np.int32(1) if (data[j, i] == np.float32(0.0)) & (flags[j, i] == 0) else np.int32(0)
+            absurd += 0 if abs(data[j, i]) < _ABSURD else 1
+            zero += 1 if (data[j, i] == np.float32(0.0)) & (flags[j, i] == 0) else 0
         zeros |= zero > 0
         if absurd:
             for i in range(data.shape[1]):
@@ -170,7 +170,7 @@ def _highest(data: Pixels) -> tuple[float, int]:
     for j in range(data.shape[0]):
         reach = 0
         for i in range(data.shape[1]):
-            reach += np.int32(1) if data[j, i] >= highest else np.int32(0)
+            reach += 1 if data[j, i] >= highest else 0
         if not reach:
             continue
         for i in range(data.shape[1]):
@@ -199,7 +199,7 @@ def _mark_saturated(data: Pixels, flags: Flags, level: float, bit: int, outside:
     for j in range(ny):
         reach = 0
         for i in range(nx):
-            reach += np.int32(1) if data[j, i] >= least else np.int32(0)
+            reach += 1 if data[j, i] >= least else 0
         if not reach:
             continue
         for i in range(nx):
@@ -232,6 +232,11 @@ def mark_dead(data: Pixels, flags: Flags, sky: Noise) -> int:
 def _mark_dead(data: Pixels, flags: Flags, rms: Pixels, bit: int, unusable: int) -> int:
     limit, count = np.float32(-DEAD_SIGMA), 0
     for j in range(data.shape[0]):
+        low = 0
+        for i in range(data.shape[1]):
+            low += 1 if data[j, i] < limit * rms[j, i] else 0
+        if not low:
+            continue
         for i in range(data.shape[1]):
             if data[j, i] < limit * rms[j, i] and not flags[j, i] & unusable:
                 flags[j, i] |= bit

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 from spica_imaging.stats import median, mode
 
+from spica_quality.science._jit import jit
 from spica_quality.science.figures import Figures, plain
 from spica_quality.science.masks import Flags
 
@@ -225,20 +226,51 @@ def _dip(stamp: Pixels, noise: float) -> float:
     for it: a double star is bright at two places only. 0 for what is too small to have a visible hole.
     """
     floor = _THRESHOLD_SIGMA * noise
-    whole = _around_middle(ndimage.binary_fill_holes(stamp > floor))
+    whole = _around_middle(_filled(stamp > floor))
     if not whole.any():
         return 0.0
     # Fainter neighbours that touch it do not belong to it.
     bright = (stamp > max(floor, _OUTLINE * float(stamp[whole].max()))) & whole
-    outline = _around_middle(ndimage.binary_fill_holes(bright))
+    outline = _around_middle(_filled(bright))
     radius = float(np.sqrt(np.count_nonzero(outline) / np.pi))
     if radius < 3.0:
         return 0.0
     y, x = ndimage.center_of_mass(outline)
-    j, i = np.indices(stamp.shape)
-    rings = (np.hypot(i - x, j - y) / max(0.2 * radius, 1.0)).astype(int)
-    levels = [float(np.percentile(stamp[rings == ring], 25)) for ring in range(5)]
-    return float(np.clip(1.0 - levels[0] / max(levels), 0.0, 1.0)) if max(levels) > 0 else 0.0
+    levels = _ring_quartiles(stamp, float(x), float(y), max(0.2 * radius, 1.0), 5)
+    highest = float(levels.max())
+    return float(np.clip(1.0 - levels[0] / highest, 0.0, 1.0)) if highest > 0 else 0.0
+
+
+@jit
+def _ring_quartiles(stamp: Pixels, x: float, y: float, width: float, n_rings: int) -> Floats:
+    """Lower quartiles of the pixels in rings about a centre, all of the same width; shape (n_rings,)."""
+    ny, nx = stamp.shape
+    values, n = np.empty((n_rings, ny * nx)), np.zeros(n_rings, np.int64)
+    for j in range(ny):
+        for i in range(nx):
+            ring = int(np.sqrt((i - x) ** 2 + (j - y) ** 2) / width)
+            if ring < n_rings:
+                values[ring, n[ring]] = stamp[j, i]
+                n[ring] += 1
+    result = np.full(n_rings, np.nan)
+    for ring in range(n_rings):
+        if n[ring]:
+            ordered = np.sort(values[ring, : n[ring]])
+            place = 0.25 * (n[ring] - 1)
+            low = int(place)
+            high = min(low + 1, n[ring] - 1)
+            result[ring] = ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    return result
+
+
+def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask with its holes: what cannot be reached from the edge without crossing it."""
+    outside, n = ndimage.label(~mask)
+    reached = np.zeros(n + 1, np.bool_)
+    for edge in (outside[0], outside[-1], outside[:, 0], outside[:, -1]):
+        reached[edge] = True
+    reached[0] = False
+    return np.asarray(~reached[outside])
 
 
 def _around_middle(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

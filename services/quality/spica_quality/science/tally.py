@@ -24,7 +24,7 @@ class Tally:
     by_bit: tuple[int, ...]
     """Pixels with bit k set, for k from 0 to 15."""
 
-    def of(self, bit: int) -> int:
+    def of(self, bit: int | np.uint16) -> int:
         """Pixels that have this bit (a power of two, as in `masks.Bit`)."""
         return self.by_bit[int(bit).bit_length() - 1]
 
@@ -44,7 +44,7 @@ def _count(flags: Flags, by_bit: NDArray[np.int64]) -> int:
     for j in range(ny):
         marked = 0
         for i in range(nx):
-            marked += np.int32(1) if flags[j, i] != 0 else np.int32(0)
+            marked += 1 if flags[j, i] != 0 else 0
         # Most rows are clean but for a few pixels; only the marked are looked at bit by bit.
         if marked == 0:
             continue
