@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import Any, Self
 
@@ -55,6 +56,8 @@ class Plane:
     _row_step: int
     _over: Section
     """The part of the CCD that it covers."""
+    _one_at_a_time: RLock
+    """CCDs are worked on in several threads, and all planes of a file are read through one place in it."""
 
     @property
     def over(self) -> Section:
@@ -69,9 +72,9 @@ class Plane:
             return result
         first = self._first_row + self._row_step * (low - self._over.y0)
         last = self._first_row + self._row_step * (high - 1 - self._over.y0)
-        part = np.asarray(self._pixels[min(first, last) : max(first, last) + 1, :])[
-            :: self._row_step, self._x
-        ]
+        with self._one_at_a_time:
+            whole = np.asarray(self._pixels[min(first, last) : max(first, last) + 1, :])
+        part = whole[:: self._row_step, self._x]
         result[low - y0 : high - y0, self._over.x0 : self._over.x1] = part
         return result
 
@@ -82,6 +85,7 @@ class CalibrationFrame:
     def __init__(self, path: Path, companions: str | None = None) -> None:
         """Open the file. `companions`: only planes that travel with the images of this file (`mask`, `weight`)."""
         self._stack = ExitStack()
+        self._lock = RLock()
         try:
             with path.open("rb") as raw:
                 self._packed = packing(raw.read(START_BYTES)) is not None
@@ -117,6 +121,10 @@ class CalibrationFrame:
 
     def plane(self, ccd: Ccd, place: int, n_ccds: int) -> Plane:
         """The plane of a CCD, which is number `place` (from 0) of `n_ccds`. Raises `Misfit`."""
+        with self._lock:
+            return self._laid_over(ccd, place, n_ccds)
+
+    def _laid_over(self, ccd: Ccd, place: int, n_ccds: int) -> Plane:
         hdu = self._find(ccd, place, n_ccds)
         ny, nx = int(hdu.header["NAXIS2"]), int(hdu.header["NAXIS1"])
         section = ccd.section
@@ -128,10 +136,10 @@ class CalibrationFrame:
                 "calibration_unreadable", f"{self._name} cannot be read.", str(error), "pixels"
             ) from error
         if (ny, nx) == ccd.data.shape:
-            return Plane((ny, nx), pixels, slice(None), 0, 1, Section(0, nx, 0, ny))
+            return Plane((ny, nx), pixels, slice(None), 0, 1, Section(0, nx, 0, ny), self._lock)
         shape = (ccd.data.shape[0], ccd.data.shape[1])
         if (ny, nx) == size:
-            return Plane(shape, pixels, slice(None), 0, 1, section)
+            return Plane(shape, pixels, slice(None), 0, 1, section, self._lock)
         found = _DETSEC.fullmatch(str(ccd.header.get("DETSEC", "")).strip())
         if found is not None and len(self._planes) == 1:
             x0, x1, y0, y1 = (int(number) for number in found.groups())
@@ -141,7 +149,7 @@ class CalibrationFrame:
                 stop: int | None = x1 if step > 0 else x1 - 2
                 return Plane(
                     shape, pixels, slice(x0 - 1, None if stop is not None and stop < 0 else stop, step),
-                    y0 - 1, 1 if y1 >= y0 else -1, section,
+                    y0 - 1, 1 if y1 >= y0 else -1, section, self._lock,
                 )  # fmt: skip
         raise Misfit(
             "calibration_geometry",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +243,17 @@ def test_a_real_mask_and_weight_that_travel_in_the_file() -> None:
     assert (flags[(bits & 2) != 0] & Bit.SATURATED).all()
     assert (flags[(bits & 16) != 0] & Bit.COSMIC).all()
     assert not flags[bits == 32].any()
+
+
+def test_planes_are_read_in_several_threads_at_a_time(tmp_path: Path) -> None:
+    """They share the file, and with it the place from which it is read."""
+    shape, section = (1500, 400), Section(0, 400, 0, 1500)
+    planes = [np.full(shape, number, np.int16) for number in range(4)]
+    path = write(tmp_path / "mask.fits", *planes, names=tuple(f"ccd{number:02d}" for number in range(4)))
+
+    def read(frame: CalibrationFrame, number: int) -> bool:
+        plane = frame.plane(ccd(f"ccd{number:02d}", shape, section), number, 4)
+        return all((plane.rows(y, y + 10) == number).all() for y in range(0, 1500, 10))
+
+    with CalibrationFrame(path) as frame, ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda number: read(frame, number % 4), range(16)))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from spica_imaging.frame import Section
 from spica_quality.science import masks
 from spica_quality.science.bleeding import mark_bleeding
-from spica_quality.science.detector import dark_among, look_at, split
+from spica_quality.science.detector import look_at, split
 from spica_quality.science.masks import MEANINGS, UNUSABLE, Bit
 
 from tests.support.ccdsim import PsfField, Recipe, simulate, small
@@ -274,9 +274,3 @@ def test_a_sound_ccd_and_what_makes_it_look_ill() -> None:
 def test_a_ccd_that_is_blank_or_dead_as_a_whole() -> None:
     assert seen(lambda data: data.fill(7.0))[0].condition == "blank"
     assert seen(lambda data: data.fill(np.nan))[0].condition == "blank"
-
-
-def test_dark_ccds_are_told_by_the_others() -> None:
-    level, noise = [1500.0, 1480.0, 20.0, 1510.0, np.nan], [30.0, 30.0, 4.0, 30.0, np.nan]
-    assert dark_among(level, noise).tolist() == [False, False, True, False, False]
-    assert not dark_among([1.0, 0.1, 1.1], [5.0, 5.0, 5.0]).any()  # subtracted: no sky to go by

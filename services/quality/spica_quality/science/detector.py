@@ -2,7 +2,7 @@
 
 An amplifier is judged against the others of its CCD, since all look at nearly the same sky: one that is dead gives the
 same number everywhere, or has neither the level nor the noise that photons bring; one that is ill has several times
-the noise. A CCD that is dead as a whole shows only beside the other CCDs of the exposure (`dark_among`).
+the noise. A CCD that is dead as a whole shows only beside the other CCDs of the exposure (`conditions.among_others`).
 """
 
 from __future__ import annotations
@@ -101,21 +101,6 @@ def look_at(data: Pixels, flags: Flags, amplifiers: Sequence[Section]) -> Health
     for amplifier in ill:
         flags[amplifier.section.slices] |= Bit.DEAD
     return Health("half_dead" if ill else "ok", result, step)
-
-
-def dark_among(levels_adu: Sequence[float], noises_adu: Sequence[float]) -> Mask:
-    """CCDs without light while the others of the exposure have it. Shape (number of CCDs,).
-
-    Levels and noises of the sky per CCD, detrended; NaN where there is none: that CCD is not called dark.
-    """
-    level, noise = np.asarray(levels_adu, np.float64), np.asarray(noises_adu, np.float64)
-    known = np.isfinite(level) & np.isfinite(noise) & (noise > 0)
-    if np.count_nonzero(known) < 3:
-        return np.zeros(level.shape, np.bool_)
-    typical, spread = np.median(level[known]), np.median(noise[known])
-    if not typical > _LEAST_LEVEL_SIGMA * spread:
-        return np.zeros(level.shape, np.bool_)
-    return np.asarray(known & (level < DARK * typical))
 
 
 def _look(data: Pixels, flags: Flags, section: Section) -> tuple[float, float, float]:
