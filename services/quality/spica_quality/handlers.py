@@ -100,7 +100,7 @@ class Handlers:
             events=(graded,),
             save=save,
             about=message.image_id,
-            used=(message.file, *found.used, *((reference.product(),) if reference else ())),
+            used=(message.file, *found.used),
             made=found.made,
             configuration=self._configuration() | {"run": run.plain()},
             summary=_summary(found),
@@ -174,7 +174,7 @@ class Handlers:
             events=(done,),
             save=save,
             about=message.stack_id,
-            used=(message.image, message.weight),
+            used=(message.image, message.weight, *found.used),
             made=found.made,
             configuration=self._configuration(),
             summary=_summary(found),
@@ -187,7 +187,7 @@ class Handlers:
         """The same pixels measured by the same code are one measurement.
 
         The default policy is part of it, since CCDs that it leaves out have weight 0 in the weight map; so are the master
-        flat and mask that were used.
+        flat and mask and the reference catalogue that were used.
         """
         used = (product.sha256 for product in found.used)
         return derived_id("measurement", subject_id, CODE_VERSION, self._policies.default.label, *used)

@@ -79,7 +79,7 @@ def assess_image(order: ImageOrder) -> Assessment:
         psf_model=psf,
         report=report,
         products=(parquet, table),
-        used=instrument.used,
+        used=(*instrument.used, *((order.reference.product(),) if order.reference else ())),
         notes=instrument.notes,
     )
 

@@ -139,7 +139,7 @@ class Assessment:
     products: tuple[Product, ...] = ()
     """What was made besides."""
     used: tuple[Product, ...] = ()
-    """Master flat and mask that went in."""
+    """Master flat and mask, and the reference catalogue, that went in."""
     notes: tuple[str, ...] = ()
     """What is to be said in the log besides the reasons."""
     sources: tuple[tuple[Any, ...], ...] = ()

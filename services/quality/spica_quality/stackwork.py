@@ -177,6 +177,7 @@ class _StackWork:
             psf_model=psf,
             report=files.report(subject, image, rows, pictures, judged.verdicts, expectation),
             products=(parquet, figures_table),
+            used=(order.reference.product(),) if order.reference else (),
             sources=source_rows(columns, self.scale) if columns else (),
         )
 
