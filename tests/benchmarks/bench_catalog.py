@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from spica_imaging.ldac import read_ldac
-from spica_quality.science.filtering import gaussian_taps
+from spica_quality.science.detection.filtering import gaussian_taps
 
 from tests.benchmarks import catalog_worth as worth
 from tests.benchmarks.catalog_frames import CACHE, RECIPES, BenchFrame, real, simulated

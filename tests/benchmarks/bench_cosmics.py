@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-from spica_imaging.frame import Section
-from spica_quality.science.cosmics import SHARPEST_SIGMA_PX, mark_cosmics
-from spica_quality.science.firstlook import first_look
-from spica_quality.science.masks import Bit, initial_flags, mark_saturated
-from spica_quality.science.sky import Sky, measure_sky, subtract
+from spica_imaging.sections import Section
+from spica_quality.science.background.sky import Sky, measure_sky, subtract
+from spica_quality.science.detection.firstlook import first_look
+from spica_quality.science.flags import Bit
+from spica_quality.science.masking.cosmics import SHARPEST_SIGMA_PX, mark_cosmics
+from spica_quality.science.masking.marking import initial_flags, mark_saturated
 
 from tests.benchmarks.harness import Figure, Missing, alternating, figure
 from tests.support.ccdsim import PsfField, Recipe, simulate, small

@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from spica_quality.psffile import read_psfex
-from spica_quality.science.psf import PsfModel, render_gradient
-from spica_quality.science.psfmeasure import PsfResult
-from spica_quality.science.psfstamps import Stamps, cut_stamps
+from spica_quality.science.psf.measure import PsfResult
+from spica_quality.science.psf.model import PsfModel, render_gradient
+from spica_quality.science.psf.stamps import Stamps, cut_stamps
 
 from tests.benchmarks.harness import Figure, Missing, alternating, figure
 from tests.benchmarks.psf_frames import CACHE, Case, cases

@@ -14,10 +14,10 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 from spica_imaging.ldac import LdacTable, write_ldac
-from spica_quality.science.masks import Bit
-from spica_quality.science.segmentation import detect
-from spica_quality.science.shapes import ellipse
-from spica_quality.science.sky import measure_sky, subtract
+from spica_quality.science.background.sky import measure_sky, subtract
+from spica_quality.science.detection.segmentation import detect
+from spica_quality.science.flags import Bit
+from spica_quality.science.photometry.shapes import ellipse
 
 MINIMAL = ("NUMBER", "X_IMAGE", "Y_IMAGE", "FLUX_ISO", "FLUX_MAX", "A_IMAGE", "B_IMAGE", "THETA_IMAGE",
            "ISOAREA_IMAGE", "FLAGS")  # fmt: skip
@@ -71,7 +71,7 @@ def catalogue(
         contrast=CONTRAST,
     )
     if mode == "full":
-        from spica_quality.science.catalogue import measure_catalogue
+        from spica_quality.science.photometry.catalogue import measure_catalogue
 
         columns = measure_catalogue(
             data, flags, sky, sources, segments, gain=gain, fwhm_px=fwhm_px, zeropoint=zeropoint

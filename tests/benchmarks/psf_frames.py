@@ -12,10 +12,10 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from spica_imaging.ldac import LdacTable, read_ldac, write_ldac
-from spica_quality.science.masks import Bit
-from spica_quality.science.psfstars import core_clean, on_locus
-from spica_quality.science.segments import Segments, Sources
-from spica_quality.science.sky import measure_sky, subtract
+from spica_quality.science.background.sky import measure_sky, subtract
+from spica_quality.science.detection.segments import Segments, Sources
+from spica_quality.science.flags import Bit
+from spica_quality.science.psf.stars import core_clean, on_locus
 
 from tests.benchmarks import catalog_frames
 from tests.benchmarks.catalog_frames import BenchFrame

@@ -17,9 +17,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from spica_quality.psffile import write_psfex
-from spica_quality.science.psfmeasure import PsfResult, measure_psf
-from spica_quality.science.segments import Segments, Sources
-from spica_quality.science.shapes import AdaptiveMoments, adaptive_moments
+from spica_quality.science.detection.segments import Segments, Sources
+from spica_quality.science.photometry.shapes import AdaptiveMoments, adaptive_moments
+from spica_quality.science.psf.measure import PsfResult, measure_psf
 
 T = TypeVar("T")
 

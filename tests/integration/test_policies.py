@@ -14,7 +14,7 @@ from spica_console.judging import Images, policies_of
 from spica_console.rejudging import Change, Tally, judge_again
 from spica_proto.images import ImageGraded
 from spica_quality.policyfiles import SHIPPED, policy_files
-from spica_quality.science.runstatistics import statistic
+from spica_quality.science.policy.runstatistics import statistic
 from spica_quality.store import Store
 
 from tests.support.command import Ended, spica

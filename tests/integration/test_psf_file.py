@@ -11,7 +11,7 @@ from astropy.io import fits
 from scipy.spatial import cKDTree
 from spica_imaging.ldac import LdacTable, read_ldac, write_ldac
 from spica_quality.psffile import read_psfex, write_psfex
-from spica_quality.science.psf import PsfModel
+from spica_quality.science.psf.model import PsfModel
 
 from tests.support.ccdsim import Exposure, PsfField, Recipe, simulate, small
 from tests.support.realdata import peer_program

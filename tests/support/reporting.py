@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from spica_imaging.frame import Section
+from spica_imaging.sections import Section
 from spica_imaging.wcs import TpvWcs
 from spica_proto.base import Reason
 from spica_proto.images import Verdict
 from spica_quality.report.gathering import CcdPictures, gather
 from spica_quality.report.page import Link, Subject
-from spica_quality.science.figures import Figures, row
-from spica_quality.science.masks import Bit
-from spica_quality.science.summary import summarise
+from spica_quality.science.flags import Bit
+from spica_quality.science.metrics.figures import Figures, row
+from spica_quality.science.metrics.summary import summarise
 
 SHAPE = (160, 120)
 CENTRE = (214.87, 52.68)

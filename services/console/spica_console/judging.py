@@ -11,10 +11,10 @@ from typing import Any
 import aiosql
 from spica_imaging.profiles import Profile
 from spica_quality.policyfiles import PolicyFile, policy_files
-from spica_quality.science.judging import judge
-from spica_quality.science.policies import Policies, Policy, near
-from spica_quality.science.runstatistics import NO_RUN, RunSample
-from spica_quality.science.verdicts import Check, Verdict
+from spica_quality.science.policy.judging import judge
+from spica_quality.science.policy.policies import Policies, Policy, near
+from spica_quality.science.policy.runstatistics import NO_RUN, RunSample
+from spica_quality.science.policy.verdicts import Check, Verdict
 from spica_quality.settings import QualitySettings
 from spica_quality.store import Store as QualityStore
 from spica_runtime.errors import UsageError

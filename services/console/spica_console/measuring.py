@@ -22,7 +22,7 @@ from spica_proto.images import ImageVerified
 from spica_quality.jobs import Assessment, ImageOrder, Tuning, measure_image, order_of
 from spica_quality.policyfiles import load_policies
 from spica_quality.reference import ReferenceFile, identify, reference_path
-from spica_quality.science.policies import Policies
+from spica_quality.science.policy.policies import Policies
 from spica_quality.settings import QualitySettings
 from spica_runtime.compute import Compute
 from spica_runtime.errors import SpicaError, UsageError

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from spica_quality.science.figures import plain
-from spica_quality.science.policies import DEFAULT
-from spica_quality.science.wording import words_for
+from spica_quality.science.metrics.figures import plain
+from spica_quality.science.policy.policies import DEFAULT
+from spica_quality.science.policy.wording import words_for
 
 from spica_console import output, whatif
 from spica_console.rejudging import Change, Tally

@@ -17,8 +17,8 @@ from spica_imaging.profiles import Profile
 from spica_proto import images
 from spica_proto.envelope import derived_id, new_traceparent
 from spica_quality.judgement import verdict_of
-from spica_quality.science.policies import DEFAULT, Policies, Policy
-from spica_quality.science.runstatistics import RunSample
+from spica_quality.science.policy.policies import DEFAULT, Policies, Policy
+from spica_quality.science.policy.runstatistics import RunSample
 from spica_runtime import provenance
 from spica_runtime.handling import Delivery, Outcome
 from spica_runtime.outbox import publish_in

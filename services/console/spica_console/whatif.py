@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spica_imaging.stats import weighted_median
-from spica_quality.science.judging import number
-from spica_quality.science.policies import IMAGE_FIGURES, Limits, Overrides, Policy, Rule, near
-from spica_quality.science.verdicts import Verdict
-from spica_quality.science.wording import words_for
+from spica_quality.science.policy.judging import number
+from spica_quality.science.policy.policies import IMAGE_FIGURES, Limits, Overrides, Policy, Rule, near
+from spica_quality.science.policy.verdicts import Verdict
+from spica_quality.science.policy.wording import words_for
 from spica_runtime.errors import UsageError
 
 _SYNONYMS = {

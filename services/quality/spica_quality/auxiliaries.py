@@ -18,8 +18,9 @@ from typing import Any, Self
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
-from spica_imaging.frame import Ccd, Section, is_image
+from spica_imaging.frame import Ccd, is_image
 from spica_imaging.packed import START_BYTES, packing
+from spica_imaging.sections import Section
 
 Rows = NDArray[Any]
 

@@ -11,7 +11,7 @@ from astropy.io import fits
 from spica_imaging.ldac import LdacTable
 from spica_imaging.parquet import write_parquet_catalogue
 
-from spica_quality.science.apertures import KRON_FACTOR, LEAST_KRON
+from spica_quality.science.photometry.apertures import KRON_FACTOR, LEAST_KRON
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,13 @@ from spica_quality.cataloguefiles import CatalogueFacts, catalogue_header
 from spica_quality.instrument import InstrumentWord
 from spica_quality.maps import CcdMaps, FlatRows, encode_ccd
 from spica_quality.report.gathering import CcdPictures, gather
-from spica_quality.science.catalogue import APERTURES_PER_FWHM, Columns, add_sky_positions
-from spica_quality.science.completeness import generator_for
-from spica_quality.science.detector import split
 from spica_quality.science.engine import Frame, Measurement, Options, measure
-from spica_quality.science.figures import Figures, number, row
-from spica_quality.science.masks import Flags
-from spica_quality.science.psf import PsfModel
+from spica_quality.science.flags import Flags
+from spica_quality.science.masking.detector import split
+from spica_quality.science.metrics.completeness import generator_for
+from spica_quality.science.metrics.figures import Figures, number, row
+from spica_quality.science.photometry.catalogue import APERTURES_PER_FWHM, Columns, add_sky_positions
+from spica_quality.science.psf.model import PsfModel
 
 Floats = NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from spica_quality import jobs
 from spica_quality.awaiting import Settled, settle
 from spica_quality.errors import unknown_stack
 from spica_quality.reference import identify, reference_path
-from spica_quality.science.policies import Policies
+from spica_quality.science.policy.policies import Policies
 from spica_quality.settings import QualitySettings
 from spica_quality.store import (
     Kind,

@@ -24,7 +24,7 @@ from spica_quality.maps import MapWriter, map_files
 from spica_quality.products import Written, caption_of, metrics_of
 from spica_quality.report.diagrams import expected_counts
 from spica_quality.report.page import Subject
-from spica_quality.science.counts import band_of
+from spica_quality.science.metrics.counts import band_of
 from spica_quality.wholeimage import Observed, image_figures, place_of
 
 

@@ -14,8 +14,8 @@ from spica_proto.base import Product
 from spica_runtime.storage import DataFolder
 
 from spica_quality.auxiliaries import CalibrationFrame, Misfit
-from spica_quality.science.instrumentmask import FlatField, flat_field, mark_masked, mark_weightless
-from spica_quality.science.masks import MEANINGS, Flags
+from spica_quality.science.flags import MEANINGS, Flags
+from spica_quality.science.masking.instrumentmask import FlatField, flat_field, mark_masked, mark_weightless
 
 _BITS: Mapping[str, int] = {name: 1 << bit for bit, name, _ in MEANINGS}
 

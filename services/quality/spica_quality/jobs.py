@@ -14,8 +14,8 @@ from spica_proto.base import Product, Reason
 from spica_proto.images import ImageVerified, Metrics, Verdict
 from spica_runtime.storage import DataFolder
 
-from spica_quality.science.policies import Policies
-from spica_quality.science.runstatistics import NO_RUN, RunStatistics
+from spica_quality.science.policy.policies import Policies
+from spica_quality.science.policy.runstatistics import NO_RUN, RunStatistics
 
 if TYPE_CHECKING:
     from spica_quality.reference import ReferenceFile

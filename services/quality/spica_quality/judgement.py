@@ -8,10 +8,10 @@ from typing import Any
 
 from spica_proto import base, images
 
-from spica_quality.science.judging import judge
-from spica_quality.science.policies import Kind, Policies
-from spica_quality.science.runstatistics import RunStatistics
-from spica_quality.science.verdicts import Finding, Verdict
+from spica_quality.science.policy.judging import judge
+from spica_quality.science.policy.policies import Kind, Policies
+from spica_quality.science.policy.runstatistics import RunStatistics
+from spica_quality.science.policy.verdicts import Finding, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from spica_imaging.wcs_headers import real_card
 from spica_runtime.storage import whole_file
 
-from spica_quality.science.masks import MEANINGS, Bit, Noise, bands
-from spica_quality.science.weighting import weight_steps
+from spica_quality.science.background.weighting import weight_steps
+from spica_quality.science.flags import MEANINGS, Bit, Noise, bands
 
 Flags = NDArray[np.uint16]
 

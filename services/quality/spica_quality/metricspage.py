@@ -1,4 +1,4 @@
-"""METRICS.md: all figures in words, written from the table in science/figures.py.
+"""METRICS.md: all figures in words, written from the table in science/metrics/figures.py.
 
 `python -m spica_quality.metricspage` writes it; a test fails when it is not current.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spica_quality.science.conditions import CCD_CONDITIONS, FRAME_CONDITIONS
-from spica_quality.science.figures import FIGURES, IMAGE_ONLY, Combine
+from spica_quality.science.metrics.conditions import CCD_CONDITIONS, FRAME_CONDITIONS
+from spica_quality.science.metrics.figures import FIGURES, IMAGE_ONLY, Combine
 
 PAGE = Path(__file__).parent.parent / "METRICS.md"
 
 _HEAD = """# Metrics
 
 What is measured on every CCD, and on every image and stack. Written from the table in
-`spica_quality/science/figures.py` by `python -m spica_quality.metricspage`: change it there.
+`spica_quality/science/metrics/figures.py` by `python -m spica_quality.metricspage`: change it there.
 
 A figure that could not be measured is null. Numbers have six significant digits. Figures with *range* have
 `<name>_min`, `<name>_mean` and `<name>_max` over the CCDs besides. Policies and the console know them by these names.

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from spica_quality.errors import bad_policy
-from spica_quality.science.policies import Policies, Policy, parse_policy
+from spica_quality.science.policy.policies import Policies, Policy, parse_policy
 
 SHIPPED = Path(__file__).parent / "policies"
 

@@ -20,9 +20,9 @@ from spica_quality.report.gathering import CcdPictures
 from spica_quality.report.page import Link, Subject
 from spica_quality.report.preview import Caption, draw_preview
 from spica_quality.report.votable import votable
-from spica_quality.science import verdicts
-from spica_quality.science.figures import Figures, Row, number
-from spica_quality.science.psf import PsfModel
+from spica_quality.science.metrics.figures import Figures, Row, number
+from spica_quality.science.policy import verdicts
+from spica_quality.science.psf.model import PsfModel
 
 _TITLES = {
     "weight": "Weight map",

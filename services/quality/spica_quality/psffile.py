@@ -19,8 +19,8 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 from numpy.typing import NDArray
 
-from spica_quality.science.psf import PsfModel, check_cube, render
-from spica_quality.science.psfbasis import coefficients
+from spica_quality.science.psf.basis import coefficients
+from spica_quality.science.psf.model import PsfModel, check_cube, render
 
 _TABLE = "PSF_DATA"
 _COLUMN = "PSF_MASK"

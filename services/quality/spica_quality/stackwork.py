@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
-from spica_imaging.frame import Section, is_image
+from spica_imaging.frame import is_image
 from spica_imaging.ldac import LdacTable
+from spica_imaging.sections import Section
 from spica_imaging.wcs import TpvWcs
 from spica_runtime.provenance import CODE_VERSION
 from spica_runtime.storage import segment
@@ -27,12 +28,12 @@ from spica_quality.products import Written, caption_of, metrics_of
 from spica_quality.report.diagrams import expected_counts
 from spica_quality.report.gathering import gather
 from spica_quality.report.page import Subject
-from spica_quality.science.catalogue import APERTURES_PER_FWHM, Columns, add_sky_positions
-from spica_quality.science.completeness import generator_for
-from spica_quality.science.counts import band_of
 from spica_quality.science.engine import Frame, measure
-from spica_quality.science.figures import Figures, number, row
-from spica_quality.science.runstatistics import NO_RUN
+from spica_quality.science.metrics.completeness import generator_for
+from spica_quality.science.metrics.counts import band_of
+from spica_quality.science.metrics.figures import Figures, number, row
+from spica_quality.science.photometry.catalogue import APERTURES_PER_FWHM, Columns, add_sky_positions
+from spica_quality.science.policy.runstatistics import NO_RUN
 from spica_quality.wholeimage import Observed, image_figures, place_of
 
 _OVERLAP_PX = 128

@@ -14,7 +14,7 @@ from spica_proto.envelope import derived_id
 from spica_proto.images import Metrics, Verdict
 from spica_runtime.pg import Connection, Pool
 
-from spica_quality.science.runstatistics import NO_RUN, RunStatistics, run_statistics
+from spica_quality.science.policy.runstatistics import NO_RUN, RunStatistics, run_statistics
 
 queries = aiosql.from_path(Path(__file__).parent / "queries.sql", "asyncpg")
 

@@ -14,12 +14,17 @@ from spica_imaging.stats import finite, median
 
 from spica_quality.ccdwork import CcdResult
 from spica_quality.reference import ReferenceFile, stars_around
-from spica_quality.science.conditions import Circumstances, among_others, frame_condition, missing_ccds
-from spica_quality.science.counts import Census, band_of, census, ratios
-from spica_quality.science.figures import Figures, number, row
-from spica_quality.science.gradients import focal_plane_gradient
-from spica_quality.science.offset import find_offset
-from spica_quality.science.summary import summarise
+from spica_quality.science.metrics.conditions import (
+    Circumstances,
+    among_others,
+    frame_condition,
+    missing_ccds,
+)
+from spica_quality.science.metrics.counts import Census, band_of, census, ratios
+from spica_quality.science.metrics.figures import Figures, number, row
+from spica_quality.science.metrics.gradients import focal_plane_gradient
+from spica_quality.science.metrics.offset import find_offset
+from spica_quality.science.metrics.summary import summarise
 
 _MJD_2000 = 51544.5
 _DAYS_PER_YEAR = 365.25

@@ -20,8 +20,8 @@ from spica_console.whatif import (
     with_settings,
 )
 from spica_quality.policyfiles import load_policies
-from spica_quality.science.judging import judge
-from spica_quality.science.policies import Policy, parse_policy
+from spica_quality.science.policy.judging import judge
+from spica_quality.science.policy.policies import Policy, parse_policy
 from spica_runtime.errors import UsageError
 
 DEFAULT = load_policies().default

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from spica_imaging.frame import Section
+from spica_imaging.sections import Section
 from spica_quality.science.engine import Frame, Measurement
 
 Floats = NDArray[np.float64]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from spica_quality.science.psf import PsfModel
-from spica_quality.science.psfbasis import coefficients, n_terms, powers
-from spica_quality.science.segments import Segments, Sources
-from spica_quality.science.sky import Sky
+from spica_quality.science.background.sky import Sky
+from spica_quality.science.detection.segments import Segments, Sources
+from spica_quality.science.psf.basis import coefficients, n_terms, powers
+from spica_quality.science.psf.model import PsfModel
 
 from tests.support.ccdsim import PsfField
 

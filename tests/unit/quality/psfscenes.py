@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
-from spica_quality.science.psfmeasure import PsfResult, measure_psf
-from spica_quality.science.segmentation import detect
-from spica_quality.science.segments import Segments, Sources
-from spica_quality.science.shapes import AdaptiveMoments, adaptive_moments
-from spica_quality.science.sky import measure_sky, subtract
+from spica_quality.science.background.sky import measure_sky, subtract
+from spica_quality.science.detection.segmentation import detect
+from spica_quality.science.detection.segments import Segments, Sources
+from spica_quality.science.photometry.shapes import AdaptiveMoments, adaptive_moments
+from spica_quality.science.psf.measure import PsfResult, measure_psf
 
 from tests.support.ccdsim import Exposure, PsfField, Recipe, simulate, small
 

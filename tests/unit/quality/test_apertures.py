@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from spica_quality.science import apertures as ap
-from spica_quality.science.stamps import LOST, MIRRORED, SOUND
+from spica_quality.science.photometry import apertures as ap
+from spica_quality.science.photometry.stamps import LOST, MIRRORED, SOUND
 
 N = 41
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spica_quality.science.binning import bin_frame
-from spica_quality.science.masks import UNUSABLE, Bit
+from spica_quality.science.flags import UNUSABLE, Bit
 
 SIDES = st.integers(1, 40)
 

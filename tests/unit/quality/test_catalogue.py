@@ -11,9 +11,9 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spica_imaging.wcs import TpvWcs
-from spica_quality.science.catalogue import Columns, add_sky_positions, measure_catalogue
-from spica_quality.science.masks import Bit
-from spica_quality.science.segments import Segments, Sources
+from spica_quality.science.detection.segments import Segments, Sources
+from spica_quality.science.flags import Bit
+from spica_quality.science.photometry.catalogue import Columns, add_sky_positions, measure_catalogue
 
 from tests.support.ccdsim import PsfField
 from tests.unit.quality.frames import profile

@@ -12,12 +12,13 @@ from scipy.spatial import cKDTree
 from spica_imaging.frame import iter_ccds
 from spica_imaging.ldac import read_ldac
 from spica_imaging.profiles import load_profiles
-from spica_quality.science import masks
-from spica_quality.science.catalogue import Columns, measure_catalogue
-from spica_quality.science.psfmeasure import measure_psf
-from spica_quality.science.segmentation import detect
-from spica_quality.science.shapes import adaptive_moments
-from spica_quality.science.sky import measure_sky, subtract
+from spica_quality.science.background.sky import measure_sky, subtract
+from spica_quality.science.detection.segmentation import detect
+from spica_quality.science.flags import Bit
+from spica_quality.science.masking import marking as masks
+from spica_quality.science.photometry.catalogue import Columns, measure_catalogue
+from spica_quality.science.photometry.shapes import adaptive_moments
+from spica_quality.science.psf.measure import measure_psf
 
 from tests.support.realdata import real_data
 
@@ -58,7 +59,7 @@ def pair() -> Pair:
     ccd = next(iter_ccds(path, load_profiles()["generic"]))
     data = np.array(ccd.data, np.float32)
     flags = masks.initial_flags(data, ccd.section)
-    flags[data >= SATURATION] |= masks.Bit.SATURATED
+    flags[data >= SATURATION] |= Bit.SATURATED
     sky = measure_sky(data, flags)
     subtract(data, flags, sky)
     sources, segments = detect(data, flags, sky, fwhm_px=FWHM)

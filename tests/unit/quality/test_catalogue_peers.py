@@ -13,9 +13,14 @@ from astropy.io import fits
 from spica_imaging.ldac import LdacTable, read_ldac, write_ldac
 from spica_imaging.wcs import TpvWcs
 from spica_quality.cataloguefiles import CatalogueFacts, catalogue_header, write_parquet
-from spica_quality.science.catalogue import APERTURES_PER_FWHM, Columns, add_sky_positions, measure_catalogue
-from spica_quality.science.segmentation import detect
-from spica_quality.science.sky import Sky, measure_sky, subtract
+from spica_quality.science.background.sky import Sky, measure_sky, subtract
+from spica_quality.science.detection.segmentation import detect
+from spica_quality.science.photometry.catalogue import (
+    APERTURES_PER_FWHM,
+    Columns,
+    add_sky_positions,
+    measure_catalogue,
+)
 
 from tests.support.ccdsim import PsfField, Recipe, Truth, simulate, small
 from tests.support.realdata import peer_program

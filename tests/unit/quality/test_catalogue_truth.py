@@ -10,9 +10,9 @@ import pytest
 from astropy.io import fits
 from scipy.spatial import cKDTree
 from spica_imaging.ldac import read_ldac
-from spica_quality.science.catalogue import Columns, measure_catalogue
-from spica_quality.science.segmentation import detect
-from spica_quality.science.sky import measure_sky, subtract
+from spica_quality.science.background.sky import measure_sky, subtract
+from spica_quality.science.detection.segmentation import detect
+from spica_quality.science.photometry.catalogue import Columns, measure_catalogue
 
 from tests.support.ccdsim import VARYING, Exposure, Recipe, Truth, simulate, small
 from tests.support.realdata import peer_program

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from spica_quality.science.conditions import (
+from spica_quality.science.background.sky import measure_sky, subtract
+from spica_quality.science.detection.segmentation import detect
+from spica_quality.science.flags import Bit
+from spica_quality.science.metrics.conditions import (
     CCD_CONDITIONS,
     FRAME_CONDITIONS,
     Circumstances,
@@ -19,13 +22,10 @@ from spica_quality.science.conditions import (
     lit_fraction,
     missing_ccds,
 )
-from spica_quality.science.figures import Figures, number, row
-from spica_quality.science.gradients import ccd_gradient
-from spica_quality.science.masks import Bit
-from spica_quality.science.segmentation import detect
-from spica_quality.science.sky import measure_sky, subtract
-from spica_quality.science.starshapes import star_shapes
-from spica_quality.science.summary import summarise
+from spica_quality.science.metrics.figures import Figures, number, row
+from spica_quality.science.metrics.gradients import ccd_gradient
+from spica_quality.science.metrics.summary import summarise
+from spica_quality.science.psf.starshapes import star_shapes
 
 from tests.support import mishaps
 from tests.support.ccdsim import Exposure, PsfField, Recipe, simulate, small

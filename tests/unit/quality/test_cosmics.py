@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from spica_quality.science.cosmics import MARGIN, SHARPER, SHARPEST_SIGMA_PX, mark_cosmics
-from spica_quality.science.masks import UNUSABLE, Bit
-from spica_quality.science.sky import measure_sky, subtract
+from spica_quality.science.background.sky import measure_sky, subtract
+from spica_quality.science.flags import UNUSABLE, Bit
+from spica_quality.science.masking.cosmics import MARGIN, SHARPER, SHARPEST_SIGMA_PX, mark_cosmics
 
 from tests.support.ccdsim import Exposure, PsfField, Recipe, simulate, small
 from tests.unit.quality.frames import Sky, draw

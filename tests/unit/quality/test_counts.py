@@ -7,9 +7,9 @@ from math import log10
 
 import numpy as np
 import pytest
-from spica_quality.science import counts
-from spica_quality.science.counts import Census, band_of, census, ratios
-from spica_quality.science.figures import number
+from spica_quality.science.metrics import counts
+from spica_quality.science.metrics.counts import Census, band_of, census, ratios
+from spica_quality.science.metrics.figures import number
 
 
 def test_stars_towards_the_pole_are_as_published() -> None:

@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
-from spica_quality.science.completeness import completeness, generator_for
-from spica_quality.science.depth import (
+from spica_quality.science.background.sky import Sky, measure_sky, subtract
+from spica_quality.science.detection.segmentation import detect
+from spica_quality.science.detection.segments import Segments, Sources
+from spica_quality.science.metrics.completeness import completeness, generator_for
+from spica_quality.science.metrics.depth import (
     UNKNOWN_NOISE,
     PsfAt,
     _autocorrelation,
@@ -20,11 +23,8 @@ from spica_quality.science.depth import (
     moffat_stamp,
     star_noise,
 )
-from spica_quality.science.figures import number
-from spica_quality.science.limits import _detection, depth_figures
-from spica_quality.science.segmentation import detect
-from spica_quality.science.segments import Segments, Sources
-from spica_quality.science.sky import Sky, measure_sky, subtract
+from spica_quality.science.metrics.figures import number
+from spica_quality.science.metrics.limits import _detection, depth_figures
 
 from tests.support.ccdsim import PsfField, Recipe, _draw_stars, simulate, small
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
-from spica_quality.science.deblending import BRANCH_AREA, CONTRAST, N_LEVELS, divide
-from spica_quality.science.filtering import LEAST_SEEN, gaussian_taps
-from spica_quality.science.masks import Bit
-from spica_quality.science.segmentation import BLENDED, detect
-from spica_quality.science.segments import Segments, Sources
-from spica_quality.science.sky import Sky, measure_sky, subtract, with_weight
+from spica_quality.science.background.sky import Sky, measure_sky, subtract, with_weight
+from spica_quality.science.detection.deblending import BRANCH_AREA, CONTRAST, N_LEVELS, divide
+from spica_quality.science.detection.filtering import LEAST_SEEN, gaussian_taps
+from spica_quality.science.detection.segmentation import BLENDED, detect
+from spica_quality.science.detection.segments import Segments, Sources
+from spica_quality.science.flags import Bit
 
 from tests.support.ccdsim import Exposure, Recipe, simulate, small
 from tests.unit.quality.frames import nearest

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from spica_imaging.frame import Section
+from spica_imaging.sections import Section
 from spica_quality.science.engine import Frame, Measurement, measure
-from spica_quality.science.masks import Bit
+from spica_quality.science.flags import Bit
 
 from tests.unit.quality.frames import Sky, draw, nearest, weight_of
 

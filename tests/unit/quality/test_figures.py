@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spica_proto.images import Metrics
 from spica_quality.metricspage import PAGE, page
-from spica_quality.science.figures import (
+from spica_quality.science.metrics.figures import (
     CCD_NAMES,
     FIGURES,
     IMAGE_NAMES,
@@ -22,7 +22,7 @@ from spica_quality.science.figures import (
     plain,
     row,
 )
-from spica_quality.science.summary import summarise
+from spica_quality.science.metrics.summary import summarise
 
 TERAPIX_EXTREMES = (
     "fwhm_arcsec", "half_light_diameter_arcsec", "elongation", "psf_chi2", "psf_residual", "psf_asymmetry",

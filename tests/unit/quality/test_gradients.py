@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spica_quality.science.figures import row
-from spica_quality.science.gradients import UNKNOWN, ccd_gradient, fit_plane, focal_plane_gradient
+from spica_quality.science.metrics.figures import row
+from spica_quality.science.metrics.gradients import UNKNOWN, ccd_gradient, fit_plane, focal_plane_gradient
 
 
 @settings(max_examples=50, deadline=None)

@@ -10,14 +10,15 @@ import pytest
 from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spica_imaging.frame import Ccd, Section, iter_ccds, make_ccd
+from spica_imaging.frame import Ccd, iter_ccds, make_ccd
 from spica_imaging.profiles import load_profiles
+from spica_imaging.sections import Section
 from spica_proto.base import Product
 from spica_quality.auxiliaries import CalibrationFrame, Misfit
 from spica_quality.instrument import InstrumentWord
-from spica_quality.science import masks
-from spica_quality.science.instrumentmask import flat_field, mark_masked
-from spica_quality.science.masks import Bit
+from spica_quality.science.flags import Bit
+from spica_quality.science.masking import marking as masks
+from spica_quality.science.masking.instrumentmask import flat_field, mark_masked
 from spica_runtime.storage import DataFolder, sha256_of
 
 from tests.support.realdata import real_data

@@ -9,13 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from spica_imaging.stats import SIGMA_PER_MAD
 from spica_quality.policyfiles import load_policies
-from spica_quality.science.conditions import FRAME_CONDITIONS
-from spica_quality.science.figures import Value
-from spica_quality.science.judging import judge
-from spica_quality.science.policies import Policy, parse_policy
-from spica_quality.science.runstatistics import NO_RUN, RunStatistics, run_statistics
-from spica_quality.science.verdicts import Verdict
-from spica_quality.science.wording import words_for
+from spica_quality.science.metrics.conditions import FRAME_CONDITIONS
+from spica_quality.science.metrics.figures import Value
+from spica_quality.science.policy.judging import judge
+from spica_quality.science.policy.policies import Policy, parse_policy
+from spica_quality.science.policy.runstatistics import NO_RUN, RunStatistics, run_statistics
+from spica_quality.science.policy.verdicts import Verdict
+from spica_quality.science.policy.wording import words_for
 
 GOOD: dict[str, Value] = {
     "condition": "ok",

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import ndimage
-from spica_quality.science.completeness import _log_likelihood
-from spica_quality.science.masks import Bit, saturation_level
-from spica_quality.science.starshapes import _filled, _ring_quartiles
-from spica_quality.science.tally import tally
+from spica_quality.science.flags import Bit
+from spica_quality.science.masking.marking import saturation_level
+from spica_quality.science.masking.tally import tally
+from spica_quality.science.metrics.completeness import _log_likelihood
+from spica_quality.science.psf.starshapes import _filled, _ring_quartiles
 
 _FLAGS = arrays(
     np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from((0, 0, 0, 1, 4, 5, 512, 65535))

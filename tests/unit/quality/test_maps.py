@@ -11,8 +11,8 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spica_quality.maps import STEPS, encode_ccd, map_files
-from spica_quality.science.masks import Bit
-from spica_quality.science.weighting import weight_steps
+from spica_quality.science.background.weighting import weight_steps
+from spica_quality.science.flags import Bit
 
 from tests.support.realdata import peer_program
 from tests.unit.quality.test_masks import Even

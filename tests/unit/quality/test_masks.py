@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spica_imaging.frame import Section
-from spica_quality.science import masks
-from spica_quality.science.bleeding import mark_bleeding
-from spica_quality.science.detector import look_at, split
-from spica_quality.science.masks import MEANINGS, UNUSABLE, Bit
+from spica_imaging.sections import Section
+from spica_quality.science.flags import MEANINGS, UNUSABLE, Bit
+from spica_quality.science.masking import marking as masks
+from spica_quality.science.masking.bleeding import mark_bleeding
+from spica_quality.science.masking.detector import look_at, split
 
 from tests.support.ccdsim import PsfField, Recipe, simulate, small
 from tests.unit.quality.frames import draw

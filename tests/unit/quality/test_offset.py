@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from spica_quality.science.offset import Offset, find_offset
+from spica_quality.science.metrics.offset import Offset, find_offset
 
 Floats = NDArray[np.float64]
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from spica_console.commands import policy as policy_command
 from spica_quality.policyfiles import SHIPPED, load_policies, policy_files, read_policy
-from spica_quality.science.conditions import FRAME_CONDITIONS
-from spica_quality.science.judging import judge
-from spica_quality.science.policies import (
+from spica_quality.science.metrics.conditions import FRAME_CONDITIONS
+from spica_quality.science.policy.judging import judge
+from spica_quality.science.policy.policies import (
     CcdRule,
     Ccds,
     Overrides,
@@ -25,7 +25,7 @@ from spica_quality.science.policies import (
     RunLimits,
     parse_policy,
 )
-from spica_quality.science.runstatistics import RunSample, run_statistics, statistic
+from spica_quality.science.policy.runstatistics import RunSample, run_statistics, statistic
 from spica_runtime.errors import UsageError
 
 

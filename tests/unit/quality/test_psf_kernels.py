@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
-from spica_quality.science.psf import PsfModel, expand, render, render_gradient
-from spica_quality.science.psfbasis import (
+from spica_quality.science.detection.segments import Segments
+from spica_quality.science.psf.basis import (
     coefficients,
     n_terms,
     powers,
@@ -17,11 +17,11 @@ from spica_quality.science.psfbasis import (
     spline_weights,
     vandermonde,
 )
-from spica_quality.science.psffit import Problem, make_taps, solve
-from spica_quality.science.psfflux import NoiseModel, begin, refit
-from spica_quality.science.psfmoffat import fit_moffat, moffat_samples, start_parameters
-from spica_quality.science.psfstamps import Stamps, cut_stamps
-from spica_quality.science.segments import Segments
+from spica_quality.science.psf.fit import Problem, make_taps, solve
+from spica_quality.science.psf.flux import NoiseModel, begin, refit
+from spica_quality.science.psf.model import PsfModel, expand, render, render_gradient
+from spica_quality.science.psf.moffat import fit_moffat, moffat_samples, start_parameters
+from spica_quality.science.psf.stamps import Stamps, cut_stamps
 
 from tests.unit.quality.psfscenes import gaussian, in_pixels, moffat
 

@@ -7,11 +7,12 @@ import pytest
 from astropy.io.fits.verify import VerifyWarning
 from spica_imaging.frame import Ccd, iter_ccds
 from spica_imaging.profiles import load_profiles
-from spica_quality.science import masks
-from spica_quality.science.psfmeasure import PsfResult, measure_psf
-from spica_quality.science.segmentation import detect
-from spica_quality.science.shapes import adaptive_moments
-from spica_quality.science.sky import measure_sky, subtract
+from spica_quality.science.background.sky import measure_sky, subtract
+from spica_quality.science.detection.segmentation import detect
+from spica_quality.science.flags import UNUSABLE
+from spica_quality.science.masking import marking as masks
+from spica_quality.science.photometry.shapes import adaptive_moments
+from spica_quality.science.psf.measure import PsfResult, measure_psf
 
 from tests.support.realdata import real_data
 
@@ -25,7 +26,7 @@ def measured(ccd: Ccd, fwhm_px: float, gain: float) -> PsfResult:
     data = np.array(ccd.data, dtype=np.float32)
     flags = masks.initial_flags(data, ccd.section)
     masks.mark_saturated(data, flags, masks.saturation_level(data, ccd.saturation_adu))
-    data[(flags & masks.UNUSABLE) != 0] = 0.0
+    data[(flags & UNUSABLE) != 0] = 0.0
     sky = measure_sky(data, flags)
     subtract(data, flags, sky)
     sources, segments = detect(data, flags, sky, fwhm_px=fwhm_px)

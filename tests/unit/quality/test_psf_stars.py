@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from spica_quality.science.psfstamps import cut_stamps
-from spica_quality.science.psfstars import core_clean, isolated, on_locus, strongest, telling, whole
-from spica_quality.science.shapes import AdaptiveMoments
+from spica_quality.science.photometry.shapes import AdaptiveMoments
+from spica_quality.science.psf.stamps import cut_stamps
+from spica_quality.science.psf.stars import core_clean, isolated, on_locus, strongest, telling, whole
 
 Floats = NDArray[np.float64]
 SHAPE = (4000, 2000)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from spica_quality.science.psfbasis import coefficients
-from spica_quality.science.psffigures import half_light_diameter
-from spica_quality.science.psfmodelling import choose_sampling, degree_for
+from spica_quality.science.psf.basis import coefficients
+from spica_quality.science.psf.figures import half_light_diameter
+from spica_quality.science.psf.modelling import choose_sampling, degree_for
 
 from tests.support.ccdsim import PsfField
 from tests.unit.quality.psfscenes import Profile, drawn, field, gaussian, in_pixels, moffat, ring, trail
@@ -163,7 +163,7 @@ def test_doubles_are_not_accepted() -> None:
     single = drawn(gaussian(1.7), 36, 1.7)
     from dataclasses import replace
 
-    from spica_quality.science.shapes import AdaptiveMoments
+    from spica_quality.science.photometry.shapes import AdaptiveMoments
 
     m, w = single.moments, double.moments
     shift = 700.0

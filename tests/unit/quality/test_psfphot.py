@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spica_quality.science import psfphot
-from spica_quality.science.likeness import class_star, star_likeness
-from spica_quality.science.stamps import LOST, PILED, SOUND
+from spica_quality.science.photometry import psfphot
+from spica_quality.science.photometry.likeness import class_star, star_likeness
+from spica_quality.science.photometry.stamps import LOST, PILED, SOUND
 
 from tests.support.ccdsim import VARYING, PsfField
 from tests.unit.quality.placed import true_psf
@@ -42,7 +42,7 @@ def fit(
 
 def star(x: float, y: float, flux: float) -> np.ndarray:
     """As the model says at (500, 500), at (x, y) of a stamp of N px."""
-    from spica_quality.science.psf import render
+    from spica_quality.science.psf.model import render
 
     stamp = np.empty((N, N), np.float32)
     render(MODEL.grid(500.0, 500.0), MODEL.step_px, x - N // 2, y - N // 2, stamp)

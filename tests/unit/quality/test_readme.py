@@ -7,8 +7,8 @@ from pathlib import Path
 
 import spica_quality
 from spica_imaging.columns import COLUMNS
-from spica_quality.science.conditions import CCD_CONDITIONS, FRAME_CONDITIONS
-from spica_quality.science.masks import MEANINGS
+from spica_quality.science.flags import MEANINGS
+from spica_quality.science.metrics.conditions import CCD_CONDITIONS, FRAME_CONDITIONS
 from spica_quality.settings import QualitySettings
 from spica_runtime.settings import ServiceSettings
 

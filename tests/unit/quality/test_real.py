@@ -10,8 +10,8 @@ from spica_imaging.ldac import read_ldac
 from spica_imaging.profiles import load_profiles
 from spica_quality.policyfiles import load_policies
 from spica_quality.science.engine import Frame, Measurement, measure
-from spica_quality.science.judging import judge
-from spica_quality.science.summary import summarise
+from spica_quality.science.metrics.summary import summarise
+from spica_quality.science.policy.judging import judge
 
 from tests.support.realdata import real_data
 

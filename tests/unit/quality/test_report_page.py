@@ -12,16 +12,16 @@ import pytest
 from defusedxml import ElementTree
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from spica_imaging.frame import Section
+from spica_imaging.sections import Section
 from spica_proto.base import Reason
 from spica_proto.images import Verdict
 from spica_quality.report.contents import plain_value, with_unit
 from spica_quality.report.diagrams import Expectation
 from spica_quality.report.gathering import gather
 from spica_quality.report.page import render
-from spica_quality.science.figures import CCD_NAMES, IMAGE_NAMES, row
-from spica_quality.science.masks import Bit
-from spica_quality.science.summary import summarise
+from spica_quality.science.flags import Bit
+from spica_quality.science.metrics.figures import CCD_NAMES, IMAGE_NAMES, row
+from spica_quality.science.metrics.summary import summarise
 
 from tests.support import reporting
 from tests.support.reporting import SUBJECT, VERDICTS

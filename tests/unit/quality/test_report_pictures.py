@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from spica_imaging.frame import Section
+from spica_imaging.sections import Section
 from spica_imaging.wcs import TpvWcs
 from spica_quality.report.colours import diverging, paint, sequential
 from spica_quality.report.diagrams import Everything, all_sources, saturation_mag
@@ -27,7 +27,7 @@ from spica_quality.report.outliers import outlying
 from spica_quality.report.preview import Caption, draw_preview
 from spica_quality.report.remarks import Seen, marks, remarks
 from spica_quality.report.svg import tick_text, ticks
-from spica_quality.science.typicalstar import moffat_psf, typical_star
+from spica_quality.science.psf.typicalstar import moffat_psf, typical_star
 
 from tests.support import reporting
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spica_quality.science import shapes
-from spica_quality.science.masks import Bit
-from spica_quality.science.segments import Sources
+from spica_quality.science.detection.segments import Sources
+from spica_quality.science.flags import Bit
+from spica_quality.science.photometry import shapes
 
 from tests.unit.quality.frames import profile
 from tests.unit.quality.placed import segments_of

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from spica_quality.science.masks import Bit
-from spica_quality.science.sky import measure_sky, subtract, with_weight
+from spica_quality.science.background.sky import measure_sky, subtract, with_weight
+from spica_quality.science.flags import Bit
 
 from tests.support.ccdsim import Exposure, simulate, small
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spica_quality.science import stamps
-from spica_quality.science.masks import UNUSABLE, Bit
+from spica_quality.science.flags import UNUSABLE, Bit
+from spica_quality.science.photometry import stamps
 
 from tests.unit.quality.placed import segments_of
 

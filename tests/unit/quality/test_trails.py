@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spica_quality.science import masks
-from spica_quality.science.masks import Bit
-from spica_quality.science.radon import brightest_segments, double
-from spica_quality.science.sky import Sky, measure_sky, subtract
-from spica_quality.science.trailprofile import Streak
-from spica_quality.science.trails import mark_trails
+from spica_quality.science.background.sky import Sky, measure_sky, subtract
+from spica_quality.science.flags import Bit
+from spica_quality.science.masking import marking as masks
+from spica_quality.science.masking.radon import brightest_segments, double
+from spica_quality.science.masking.trailprofile import Streak
+from spica_quality.science.masking.trails import mark_trails
 
 from tests.support.ccdsim import Exposure, PsfField, Recipe, simulate, small
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from spica_imaging.frame import Section
-from spica_quality.science.completeness import generator_for
-from spica_quality.science.conditions import Circumstances, frame_condition
-from spica_quality.science.depth import limiting_flux
+from spica_imaging.sections import Section
 from spica_quality.science.engine import Frame, measure
-from spica_quality.science.figures import Figures, number
-from spica_quality.science.summary import summarise
+from spica_quality.science.metrics.completeness import generator_for
+from spica_quality.science.metrics.conditions import Circumstances, frame_condition
+from spica_quality.science.metrics.depth import limiting_flux
+from spica_quality.science.metrics.figures import Figures, number
+from spica_quality.science.metrics.summary import summarise
 
 from tests.support import mishaps
 from tests.support.ccdsim import Exposure, PsfField, Recipe, _draw_stars, simulate, small

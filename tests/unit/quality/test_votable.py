@@ -11,8 +11,8 @@ from astropy.io.votable import parse
 from astropy.io.votable.tree import VOTableFile
 from astropy.io.votable.ucd import parse_ucd
 from spica_quality.report.votable import ucd, votable
-from spica_quality.science.figures import CCD_NAMES, FIGURES, IMAGE_NAMES, row
-from spica_quality.science.summary import summarise
+from spica_quality.science.metrics.figures import CCD_NAMES, FIGURES, IMAGE_NAMES, row
+from spica_quality.science.metrics.summary import summarise
 
 from tests.support import reporting
 from tests.support.reporting import VERDICTS

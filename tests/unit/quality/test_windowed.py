@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spica_quality.science import windowed
-from spica_quality.science.stamps import LOST, SOUND
+from spica_quality.science.photometry import windowed
+from spica_quality.science.photometry.stamps import LOST, SOUND
 
 N = 41
 

@@ -104,7 +104,7 @@ async def _measure(given: list[str], out: Path, chosen: Choices, jobs: int | Non
 
 def _print(console: Console, one: Measured) -> None:
     from rich.markup import escape
-    from spica_quality.science.policies import DEFAULT
+    from spica_quality.science.policy.policies import DEFAULT
 
     from spica_console import output
     from spica_console.commands import verify

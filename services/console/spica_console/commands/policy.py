@@ -10,7 +10,7 @@ from spica_console import exits
 from spica_console.output import JsonOption
 
 if TYPE_CHECKING:
-    from spica_quality.science.policies import CcdRule, Rule
+    from spica_quality.science.policy.policies import CcdRule, Rule
 
 app = typer.Typer(
     no_args_is_help=True,

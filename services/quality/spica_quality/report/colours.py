@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from spica_quality.science.masks import Bit
+from spica_quality.science.flags import Bit
 
 Floats = NDArray[np.float64]
 Rgb = NDArray[np.uint8]

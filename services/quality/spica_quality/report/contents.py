@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spica_quality.science.figures import FIGURES
+from spica_quality.science.metrics.figures import FIGURES
 
 
 def plain_value(style: str, value: object) -> str:

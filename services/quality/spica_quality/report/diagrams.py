@@ -14,8 +14,8 @@ from spica_quality.report.contents import LABELS
 from spica_quality.report.encoding import png
 from spica_quality.report.gathering import POINT_LIKE, SATURATED, STAR, CcdPictures
 from spica_quality.report.svg import Axes, Drawing, spread
-from spica_quality.science.counts import expected_per_mag
-from spica_quality.science.figures import FIGURES, Row, number
+from spica_quality.science.metrics.counts import expected_per_mag
+from spica_quality.science.metrics.figures import FIGURES, Row, number
 
 Floats = NDArray[np.float64]
 _MOST_DOTS, _MANY_DOTS = 4000, 1000

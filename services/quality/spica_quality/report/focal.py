@@ -22,7 +22,7 @@ from spica_quality.report.mosaics import (
     weight_mosaic,
 )
 from spica_quality.report.svg import Drawing
-from spica_quality.science.figures import FIGURES, Row, number
+from spica_quality.science.metrics.figures import FIGURES, Row, number
 
 Floats = NDArray[np.float64]
 _UNITS = 1000.0

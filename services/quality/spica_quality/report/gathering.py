@@ -9,15 +9,15 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from spica_imaging.frame import Section
+from spica_imaging.sections import Section
 from spica_imaging.stats import median
 from spica_imaging.wcs import TpvWcs, tan_project
 
 from spica_quality.report.encoding import grey_jpeg, overlay_index, overlay_png
 from spica_quality.science.binning import Binned, bin_frame
-from spica_quality.science.figures import Row, number
-from spica_quality.science.masks import UNUSABLE, Bit, Flags
-from spica_quality.science.typicalstar import Psf, TypicalStar, moffat_psf, typical_star
+from spica_quality.science.flags import UNUSABLE, Bit, Flags
+from spica_quality.science.metrics.figures import Row, number
+from spica_quality.science.psf.typicalstar import Psf, TypicalStar, moffat_psf, typical_star
 
 Pixels = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -133,7 +133,7 @@ def gather(
 
     Args:
         data: pixels above the sky, shape (ny, nx), adu; of a CCD on which nothing was measured the pixels as they are.
-        flags: bits of `masks.Bit`, same shape.
+        flags: bits of `flags.Bit`, same shape.
         sky: its mesh; None where it was not measured.
         columns: the catalogue by source-extractor's names; may be empty.
         row: the CCD's figures.

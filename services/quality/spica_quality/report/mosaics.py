@@ -13,7 +13,7 @@ from spica_quality.report.colours import NO_DATA, REASONS
 from spica_quality.report.encoding import overlay_index, stretch
 from spica_quality.report.gathering import CcdPictures, SkyMesh
 from spica_quality.report.layout import Layout
-from spica_quality.science.masks import Bit
+from spica_quality.science.flags import Bit
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]

@@ -7,7 +7,7 @@ from math import isfinite, sqrt
 
 from spica_imaging.stats import median_sigma
 
-from spica_quality.science.figures import Row, number
+from spica_quality.science.metrics.figures import Row, number
 
 _LEAST_CCDS = 5
 _ODD, _FAR = 4.0, 8.0

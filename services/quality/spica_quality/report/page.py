@@ -28,8 +28,8 @@ from spica_quality.report.layout import Layout, lay_out
 from spica_quality.report.outliers import outlying
 from spica_quality.report.pictures import pictures
 from spica_quality.report.remarks import Marks, Seen, marks, place_of, remarks
-from spica_quality.science.figures import FIGURES, Row, number
-from spica_quality.science.policies import DEFAULT
+from spica_quality.science.metrics.figures import FIGURES, Row, number
+from spica_quality.science.policy.policies import DEFAULT
 
 TALLEST_PX = 640
 """Of the picture of a lone CCD."""

@@ -12,7 +12,7 @@ from spica_quality.report.diagrams import Everything, Expectation
 from spica_quality.report.gathering import CcdPictures
 from spica_quality.report.layout import Layout
 from spica_quality.report.outliers import outlying
-from spica_quality.science.figures import Row, number
+from spica_quality.science.metrics.figures import Row, number
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from spica_quality.report.focal import direction_words, width_slope
 from spica_quality.report.gathering import SATURATED, CcdPictures
 from spica_quality.report.layout import Layout
 from spica_quality.report.outliers import outlying, varies
-from spica_quality.science.figures import FIGURES, Row, number
+from spica_quality.science.metrics.figures import FIGURES, Row, number
 
 Marks = dict[int, tuple[int, str]]
 

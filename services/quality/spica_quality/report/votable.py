@@ -11,7 +11,7 @@ from astropy.io.votable.tree import Field, Info, Resource, TableElement, VOTable
 from numpy.typing import NDArray
 from spica_proto.images import Verdict
 
-from spica_quality.science.figures import CCD_NAMES, IMAGE_NAMES, Row, describe
+from spica_quality.science.metrics.figures import CCD_NAMES, IMAGE_NAMES, Row, describe
 
 _UNITS = {"px": "pixel", "px²": "pixel2"}
 """As the IVOA writes them; the others are the same."""

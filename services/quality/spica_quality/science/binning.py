@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spica_quality.science._jit import jit
-from spica_quality.science.masks import UNUSABLE, Flags
+from spica_quality.science.flags import UNUSABLE, Flags
 
 Pixels = NDArray[np.float32]
 Counts = NDArray[np.uint16]
@@ -58,7 +58,7 @@ def bin_frame(data: Pixels, flags: Flags, factor: int) -> Binned:
 
     Args:
         data: shape (ny, nx), any unit; pixels with a bit of `UNUSABLE`, NaN and infinities have no value.
-        flags: bits of `masks.Bit`, same shape.
+        flags: bits of `flags.Bit`, same shape.
         factor: side of the blocks, px.
 
     """

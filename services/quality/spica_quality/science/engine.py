@@ -14,31 +14,31 @@ from math import nan
 
 import numpy as np
 from numpy.typing import NDArray
-from spica_imaging.frame import Section
+from spica_imaging.sections import Section
 from spica_imaging.stats import FWHM_PER_SIGMA
 
-from spica_quality.science import masks
-from spica_quality.science.bleeding import Readout, mark_bleeding
-from spica_quality.science.catalogue import Columns, measure_catalogue
-from spica_quality.science.conditions import ccd_condition, lit_fraction
-from spica_quality.science.cosmics import SHARPEST_SIGMA_PX, mark_cosmics
-from spica_quality.science.depth import PsfAt, moffat_stamp
-from spica_quality.science.detector import Health, look_at
-from spica_quality.science.figures import Figures, plain, row
-from spica_quality.science.firstlook import first_look
-from spica_quality.science.gradients import ccd_gradient
-from spica_quality.science.limits import depth_figures
-from spica_quality.science.masks import Bit, Flags
-from spica_quality.science.psf import PsfModel
-from spica_quality.science.psfmeasure import PsfResult, measure_psf
-from spica_quality.science.segmentation import detect
-from spica_quality.science.segments import Segments, Sources
-from spica_quality.science.shapes import AdaptiveMoments, adaptive_moments
-from spica_quality.science.sky import Sky, measure_sky, subtract, with_weight
-from spica_quality.science.starshapes import StarShapes, star_shapes
-from spica_quality.science.tally import tally
-from spica_quality.science.trailprofile import Streak
-from spica_quality.science.trails import mark_trails
+from spica_quality.science.background.sky import Sky, measure_sky, subtract, with_weight
+from spica_quality.science.detection.firstlook import first_look
+from spica_quality.science.detection.segmentation import detect
+from spica_quality.science.detection.segments import Segments, Sources
+from spica_quality.science.flags import Bit, Flags
+from spica_quality.science.masking import marking as masks
+from spica_quality.science.masking.bleeding import Readout, mark_bleeding
+from spica_quality.science.masking.cosmics import SHARPEST_SIGMA_PX, mark_cosmics
+from spica_quality.science.masking.detector import Health, look_at
+from spica_quality.science.masking.tally import tally
+from spica_quality.science.masking.trailprofile import Streak
+from spica_quality.science.masking.trails import mark_trails
+from spica_quality.science.metrics.conditions import ccd_condition, lit_fraction
+from spica_quality.science.metrics.depth import PsfAt, moffat_stamp
+from spica_quality.science.metrics.figures import Figures, plain, row
+from spica_quality.science.metrics.gradients import ccd_gradient
+from spica_quality.science.metrics.limits import depth_figures
+from spica_quality.science.photometry.catalogue import Columns, measure_catalogue
+from spica_quality.science.photometry.shapes import AdaptiveMoments, adaptive_moments
+from spica_quality.science.psf.measure import PsfResult, measure_psf
+from spica_quality.science.psf.model import PsfModel
+from spica_quality.science.psf.starshapes import StarShapes, star_shapes
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]

@@ -1,0 +1,1 @@
+"""Which pixels are not to be trusted."""

@@ -1,0 +1,1 @@
+"""The point-spread function over the field."""
