@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 from spica_calib.reference_file import ReferenceFile, identify
-from spica_calib.science.frame import pointing_wcs
+from spica_calib.science.matching.frame import pointing_wcs
 from spica_calib.science.stars import Stars
 from spica_calib.service import compose
 from spica_calib.settings import CalibSettings

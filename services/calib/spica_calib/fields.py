@@ -11,7 +11,7 @@ from spica_imaging.profiles import Profile
 from spica_imaging.wcs import TpvWcs, WcsError
 
 from spica_calib.errors import CalibrationFailed
-from spica_calib.science.frame import pointing_wcs
+from spica_calib.science.matching.frame import pointing_wcs
 from spica_calib.science.sources import flux_outside, sources_from_columns
 from spica_calib.science.stars import CcdField
 

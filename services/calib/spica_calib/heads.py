@@ -10,8 +10,8 @@ from spica_imaging.wcs import TpvWcs, WcsError
 from spica_runtime.storage import DataFolder, segment, whole_file
 
 from spica_calib.errors import CalibrationFailed
-from spica_calib.science.astrometry import ResidualStatistics
-from spica_calib.science.photometry import flux_scale
+from spica_calib.science.astrometry.ccd import ResidualStatistics
+from spica_calib.science.photometry.zeropoint import flux_scale
 
 
 def solution_path(data: DataFolder, solution_id: str, name: str, suffix: str) -> Path:

@@ -16,10 +16,10 @@ from spica_calib.jobs import ImageJob, ImageResult, Limits
 from spica_calib.plots import plot_residuals
 from spica_calib.reference_file import ReferenceFile
 from spica_calib.references import stars_in_cone
-from spica_calib.science.frame import NoMatch, field_centre, field_radius
 from spica_calib.science.image import ImageSolution, solve_image
-from spica_calib.science.matching import Prior
-from spica_calib.science.photometry import flux_scale, limiting_mag
+from spica_calib.science.matching.frame import NoMatch, field_centre, field_radius
+from spica_calib.science.matching.search import Prior
+from spica_calib.science.photometry.zeropoint import flux_scale, limiting_mag
 from spica_calib.science.stars import CcdField, Stars, julian_year
 
 _MIN_MATCHED = 5

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from spica_runtime.storage import whole_file
 
-from spica_calib.science.astrometry import ResidualStatistics
+from spica_calib.science.astrometry.ccd import ResidualStatistics
 from spica_calib.science.stars import Floats
 
 _MAX_ARROWS = 2000

@@ -13,10 +13,10 @@ from spica_calib.fields import fields_of, read_catalogue
 from spica_calib.heads import read_head_names, read_wcs, write_head
 from spica_calib.imagework import profile_named, stars_for
 from spica_calib.jobs import JointJob, JointResult, MemberJob
-from spica_calib.science.astrometry import ResidualStatistics
-from spica_calib.science.joint import JointSolution, solve_joint
-from spica_calib.science.joint_model import Exposure
-from spica_calib.science.photometry import flux_scale, limiting_mag
+from spica_calib.science.astrometry.ccd import ResidualStatistics
+from spica_calib.science.astrometry.joint import JointSolution, solve_joint
+from spica_calib.science.astrometry.joint_model import Exposure
+from spica_calib.science.photometry.zeropoint import flux_scale, limiting_mag
 from spica_calib.science.stars import julian_year
 
 

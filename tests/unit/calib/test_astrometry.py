@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from spica_calib.science.astrometry import (
+from spica_calib.science.astrometry.ccd import (
     fit_polynomial,
     residual_statistics,
     solve_ccd,
     wcs_through,
 )
-from spica_calib.science.least_squares import robust_lstsq
+from spica_calib.science.astrometry.least_squares import robust_lstsq
 from spica_imaging.polynomial import design
 
 from tests.support.skies import distorted_wcs, make_stars, observe, separation_mas

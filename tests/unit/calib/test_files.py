@@ -11,7 +11,7 @@ from spica_calib.errors import CalibrationFailed
 from spica_calib.fields import assumed_scale, fields_of, read_catalogue
 from spica_calib.heads import read_head_names, read_wcs, solution_path, write_head
 from spica_calib.imagework import prior_of, profile_named
-from spica_calib.science.astrometry import ResidualStatistics
+from spica_calib.science.astrometry.ccd import ResidualStatistics
 from spica_imaging.head import parse_head
 from spica_imaging.ldac import LdacTable
 from spica_runtime.errors import NotRetriable

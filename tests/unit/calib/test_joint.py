@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spica_calib.science.association import associate, group_medians, mean_positions
-from spica_calib.science.frame import solve_frame
-from spica_calib.science.joint import solve_joint
-from spica_calib.science.joint_model import Exposure
-from spica_calib.science.matching import Prior
+from spica_calib.science.astrometry.association import associate, group_medians, mean_positions
+from spica_calib.science.astrometry.joint import solve_joint
+from spica_calib.science.astrometry.joint_model import Exposure
+from spica_calib.science.matching.frame import solve_frame
+from spica_calib.science.matching.search import Prior
 from spica_imaging.wcs import tan_deproject
 
 from tests.support.skies import ZEROPOINT, deviation_mas, distorted_wcs, make_stars, observe, separation_mas

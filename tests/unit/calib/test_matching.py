@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import KDTree
 from scipy.stats import binom
-from spica_calib.science.chance import log10_false_match
-from spica_calib.science.frame import NoMatch, pointing_wcs, solve_frame
-from spica_calib.science.kernels import vote_shifts
-from spica_calib.science.matching import Frame, Prior, mutual_nearest
+from spica_calib.science.matching.chance import log10_false_match
+from spica_calib.science.matching.frame import NoMatch, pointing_wcs, solve_frame
+from spica_calib.science.matching.kernels import vote_shifts
+from spica_calib.science.matching.search import Frame, Prior, mutual_nearest
 from spica_imaging.wcs import TpvWcs
 
 from tests.support.skies import distorted_wcs, make_stars, observe, separation_mas, shuffled

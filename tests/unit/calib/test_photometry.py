@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from spica_calib.science.fluxes import NOMINAL_ZEROPOINT_MAG, solve_fluxes
-from spica_calib.science.photometry import choose_band, flux_scale, limiting_mag, zero_point
+from spica_calib.science.photometry.fluxes import NOMINAL_ZEROPOINT_MAG, solve_fluxes
+from spica_calib.science.photometry.zeropoint import choose_band, flux_scale, limiting_mag, zero_point
 
 BANDS = {"g": np.zeros(1), "r": np.zeros(1)}
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spica_calib.science.astrometry import ResidualStatistics, residual_statistics
-from spica_calib.science.frame import FrameSolution, solve_frame
-from spica_calib.science.matching import Prior
-from spica_calib.science.photometry import ZeroPoint, choose_band, zero_point
+from spica_calib.science.astrometry.ccd import ResidualStatistics, residual_statistics
+from spica_calib.science.matching.frame import FrameSolution, solve_frame
+from spica_calib.science.matching.search import Prior
+from spica_calib.science.photometry.zeropoint import ZeroPoint, choose_band, zero_point
 from spica_calib.science.stars import CcdField, Stars
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from spica_calib.science._jit import exact
 
 Floats = NDArray[np.float64]
 
 
-# cache: a fresh worker process must not compile again. No fastmath: the twin in the tests agrees exactly.
-@njit(cache=True, nogil=True)
+# No fastmath: the twin in the tests agrees exactly.
+@exact
 def vote_shifts(
     image_x: Floats,
     image_y: Floats,

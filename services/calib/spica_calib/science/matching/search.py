@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from spica_calib.science.chance import log10_false_match
-from spica_calib.science.kernels import vote_shifts
+from spica_calib.science.matching.chance import log10_false_match
+from spica_calib.science.matching.kernels import vote_shifts
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial import KDTree
 from spica_imaging.stats import SIGMA_PER_MAD
 
-from spica_calib.science.matching import mutual_nearest
+from spica_calib.science.matching.search import mutual_nearest
 from spica_calib.science.stars import Bools, Floats, Ints
 
 _CUT = 4.0

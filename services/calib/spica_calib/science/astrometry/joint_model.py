@@ -14,9 +14,9 @@ import numpy as np
 from spica_imaging.polynomial import design, terms
 from spica_imaging.wcs import TpvWcs, tan_deproject, tan_project
 
-from spica_calib.science.astrometry import wcs_through
-from spica_calib.science.frame import field_centre
-from spica_calib.science.least_squares import robust_lstsq
+from spica_calib.science.astrometry.ccd import wcs_through
+from spica_calib.science.astrometry.least_squares import robust_lstsq
+from spica_calib.science.matching.frame import field_centre
 from spica_calib.science.stars import CcdField, Floats
 
 _MAX_PER_CCD = 1500

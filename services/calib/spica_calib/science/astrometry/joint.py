@@ -18,10 +18,10 @@ from scipy.spatial import KDTree
 from spica_imaging.stats import SIGMA_PER_MAD
 from spica_imaging.wcs import TpvWcs, tan_project
 
-from spica_calib.science.association import Groups, associate, mean_positions
-from spica_calib.science.fluxes import FluxSolution, solve_fluxes
-from spica_calib.science.joint_model import Exposure, JointModel, high_terms, n_high_terms
-from spica_calib.science.matching import Index, mutual_nearest
+from spica_calib.science.astrometry.association import Groups, associate, mean_positions
+from spica_calib.science.astrometry.joint_model import Exposure, JointModel, high_terms, n_high_terms
+from spica_calib.science.matching.search import Index, mutual_nearest
+from spica_calib.science.photometry.fluxes import FluxSolution, solve_fluxes
 from spica_calib.science.stars import Floats, Ints, Stars
 
 _ROUNDS = 5

@@ -16,8 +16,8 @@ from spica_imaging.polynomial import as_matrix, design, terms, tpv_from_polynomi
 from spica_imaging.stats import SIGMA_PER_MAD
 from spica_imaging.wcs import TpvWcs, tan_deproject, tan_project
 
-from spica_calib.science.least_squares import RobustFit, robust_lstsq
-from spica_calib.science.matching import Index, mutual_nearest
+from spica_calib.science.astrometry.least_squares import RobustFit, robust_lstsq
+from spica_calib.science.matching.search import Index, mutual_nearest
 from spica_calib.science.stars import CcdField, Floats, Stars
 
 _WORTH = 0.97

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from spica_imaging.wcs import TpvWcs, tan_deproject, tan_project
 
-from spica_calib.science.astrometry import CcdSolution, solve_ccd, wcs_through
-from spica_calib.science.matching import Frame, PlaneMatch, PlanePoints, Prior, refine, search
+from spica_calib.science.astrometry.ccd import CcdSolution, solve_ccd, wcs_through
+from spica_calib.science.matching.search import Frame, PlaneMatch, PlanePoints, Prior, refine, search
 from spica_calib.science.stars import CcdField, Floats, Stars, separation_deg
 
 _BRIGHT_LADDER = (40, 80, 160)

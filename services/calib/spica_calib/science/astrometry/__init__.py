@@ -1,0 +1,1 @@
+"""From sources and reference stars to where every pixel lies on the sky."""

@@ -1,0 +1,1 @@
+"""Which source is which star, from a rough pointing."""
