@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from spica_imaging.sections import Section
-from spica_quality.science.engine import Frame, Measurement, measure
+from spica_quality.science.engine import Frame, Measurement, Options, measure
 from spica_quality.science.flags import Bit
 
+from tests.support.ccdsim import PsfField, Recipe, simulate, small
 from tests.unit.quality.frames import Sky, draw, nearest, weight_of
 
 
@@ -279,3 +280,31 @@ def test_flag_bits_do_not_overlap() -> None:
     bits = [int(value) for name, value in vars(Bit).items() if name.isupper()]
     assert len(bits) == 10
     assert sum(bits) == int(np.bitwise_or.reduce(bits)) == 1023
+
+
+@pytest.mark.parametrize("fwhm_px", [2.7, 3.5, 5.0])
+def test_a_few_stars_among_galaxies_are_no_cosmic_rays(fwhm_px: float) -> None:
+    """The galaxies are many and of one size; how sharp the image is, only the stars tell."""
+    lost = stars = 0
+    for seed in (1, 4, 5):
+        recipe = small(
+            Recipe(psf=PsfField(fwhm_px=fwhm_px)),
+            (640, 640),
+            n_stars=4,
+            n_galaxies=300,
+            n_cosmics=40,
+            star_mags=(17.5, 22.0),
+        )
+        exposure = simulate(recipe, seed)
+        done = measure(
+            Frame(exposure.data.astype(np.float32), Section(0, 640, 0, 640), 1.62, 64_000.0),
+            Options(injected_stars=0),
+            np.random.default_rng(1),
+        )
+        marked = ((done.flags & Bit.COSMIC) != 0) & (exposure.cosmic_adu <= 0)
+        truth = exposure.truth
+        for x, y in np.rint(np.column_stack((truth.x, truth.y))[truth.is_star]).astype(int):
+            stars += 1
+            lost += bool(marked[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].any())
+        assert np.mean((done.flags & Bit.COSMIC)[exposure.cosmic_adu > 5.0 * exposure.noise_adu] != 0) > 0.95
+    assert lost <= 0.1 * stars

@@ -56,6 +56,7 @@ _BRIGHT_SIGMA = 6.0
 _FIRST_FWHM_PX = 3.0
 _LEAST_STARS = 3
 _MANY_STARS = 20
+_NARROWER = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +264,9 @@ class _Ccd:
         elif known and first.n < _MANY_STARS:
             # A few sources of one size may be galaxies: no star is then known to be wider than the narrowest source.
             known.append(first.least_sigma_px)
+        if known and first.roundest_sigma_px < _NARROWER * np.nanmin(known):
+            # The many of one size are galaxies, and the few stars among them narrower.
+            known.append(first.roundest_sigma_px)
         self._sharp = bool(known)
         sigma = max(np.nanmin(known), SHARPEST_SIGMA_PX) if known else nan
         return FWHM_PER_SIGMA * float(sigma) if known else _NO_STAR_FWHM_PX

@@ -20,6 +20,7 @@ from spica_quality.science.flags import UNUSABLE, Flags
 from spica_quality.science.photometry.shapes import adaptive_moments
 
 Pixels = NDArray[np.float32]
+Floats = NDArray[np.float64]
 
 LEAST_STAR_SIGMA_PX = 0.50
 """No optics with pixels that sample it at all makes stars narrower (FWHM 1.2 px); hot pixels are."""
@@ -29,6 +30,11 @@ _FILTER_FWHM_PX = 1.5
 _MOST_SOURCES = 400
 _ENOUGH_SOURCES = 8
 _COARSE = 4
+_ROUND = 0.75
+_SHARP_SIGMA_PX = 0.85
+"""What is left of cosmic rays after the first mask is narrower, round or not; stars that are cannot be told from it."""
+_STRAYS = 0.02
+"""Share of the round sources that may be something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,8 @@ class FirstLook:
     """Lower quartile of their sigma along the minor axis; NaN where there is none."""
     least_sigma_px: float = float("nan")
     """Least sigma along the minor axis of any bright source, of whatever size."""
+    roundest_sigma_px: float = float("nan")
+    """Sigma of the narrowest of the round ones: stars are these, however few among galaxies. NaN where there is none."""
 
 
 NOTHING = FirstLook(0, float("nan"), float("nan"))
@@ -69,6 +77,7 @@ def first_look(data: Pixels, flags: Flags, sky: Sky, ceiling_adu: float) -> Firs
             _COARSE * coarse.fwhm_px,
             _COARSE * coarse.minor_sigma_px,
             _COARSE * coarse.least_sigma_px,
+            first.roundest_sigma_px,
         )
     return first
 
@@ -99,7 +108,7 @@ def _look(data: Pixels, flags: Flags, sky: Sky, ceiling_adu: float) -> FirstLook
     rms = sky.rms_at(sources.x, sources.y)
     shapes = adaptive_moments(data, flags, sources, segments, rms, 3.0 / FWHM_PER_SIGMA)
     chosen = _chosen(sources, ceiling_adu)
-    sigma, (_, minor, _) = shapes.sigma[chosen], shapes.axes
+    sigma, (major, minor, _) = shapes.sigma[chosen], shapes.axes
     with np.errstate(invalid="ignore"):
         usable = np.isfinite(sigma) & (sigma > LEAST_STAR_SIGMA_PX)
     if not usable.any():
@@ -108,13 +117,20 @@ def _look(data: Pixels, flags: Flags, sky: Sky, ceiling_adu: float) -> FirstLook
     same = np.flatnonzero(usable)[np.abs(size - mode(size)) < 0.2]
     if not same.size:
         return NOTHING  # a few sources, no two alike
-    narrow = minor[chosen]
+    narrow, wide = minor[chosen], major[chosen]
     return FirstLook(
         int(same.size),
         FWHM_PER_SIGMA * median(sigma[same]),
         float(np.percentile(narrow[same], 25)),
         float(np.nanmin(narrow[usable])),
+        _roundest(narrow[usable], wide[usable]),
     )
+
+
+def _roundest(minor: Floats, major: Floats) -> float:
+    with np.errstate(invalid="ignore"):
+        round_ones = np.sort(minor[(minor > _SHARP_SIGMA_PX) & (minor > _ROUND * major)])
+    return float(round_ones[int(_STRAYS * round_ones.size)]) if round_ones.size else float("nan")
 
 
 def _chosen(sources: Sources, ceiling_adu: float) -> NDArray[np.intp]:
