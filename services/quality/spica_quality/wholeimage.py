@@ -9,7 +9,7 @@ from math import nan
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from spica_imaging.references import Stars, separation_deg
+from spica_imaging.references import Stars, julian_year, separation_deg
 from spica_imaging.stats import finite, median
 
 from spica_quality.ccdwork import CcdResult
@@ -27,7 +27,6 @@ from spica_quality.science.metrics.offset import find_offset
 from spica_quality.science.metrics.summary import summarise
 
 _MJD_2000 = 51544.5
-_DAYS_PER_YEAR = 365.25
 _MARGIN_DEG = 0.15
 """The header may be off: reference stars are taken from further around."""
 _STAR_LIKE = 0.5
@@ -115,7 +114,7 @@ def _with_offsets(
     """The rows with the offset of each CCD's stars from the reference catalogue, where there is one."""
     if observed.reference is None or place is None or not np.isfinite(place.radius_deg):
         return list(rows)
-    epoch = 2000.0 + ((observed.mjd_obs or _MJD_2000) - _MJD_2000) / _DAYS_PER_YEAR
+    epoch = julian_year(observed.mjd_obs or _MJD_2000)
     known = stars_around(
         observed.reference, place.ra_deg, place.dec_deg, place.radius_deg + _MARGIN_DEG, epoch
     )
