@@ -14,6 +14,7 @@ from spica_proto.images import (
     AuxiliaryWanted,
     ImageArrived,
     ImageCalibrated,
+    ImageCalibrationRequested,
     ImageFailed,
     ImageGraded,
     ImageProgress,
@@ -201,6 +202,23 @@ CALIBRATED = ImageCalibrated(
     n_photometric=1_322,
     limiting_mag=25.76,
     batch=BATCH,
+    version=1,
+    context="megacam|r|19AQ05",
+    model_version=14,
+    n_context=4,
+    n_internal=5_204,
+    internal_rms_ra_mas=9.3,
+    internal_rms_dec_mas=8.9,
+    chi2_external=1.04,
+    chi2_internal=0.98,
+    anchor="reference",
+)
+
+CALIBRATION_REQUESTED = ImageCalibrationRequested(
+    image_id=IMAGE_ID,
+    name=NAME,
+    reason="model 31 of its context differs from what it was solved with by 12.4 mas",
+    requested_by="person:ada",
 )
 
 FAILED = ImageFailed(
@@ -259,6 +277,13 @@ JOINTLY_CALIBRATED = StackCalibrated(
     internal_rms_ra_mas=9.8,
     internal_rms_dec_mas=9.1,
     flux_scatter_mag=0.006,
+    n_reference=31_870,
+    external_rms_ra_mas=19.8,
+    external_rms_dec_mas=19.1,
+    chi2_internal=1.02,
+    chi2_external=1.05,
+    contexts=("megacam|r|19AQ05",),
+    anchors=(IMAGE_ID,),
 )
 
 COADDED = StackCoadded(
@@ -387,6 +412,7 @@ EXAMPLES: dict[str, Message] = {
         REJECTED,
         GRADED,
         CALIBRATED,
+        CALIBRATION_REQUESTED,
         FAILED,
         FLAT_WANTED,
         FLAT_REGISTERED,

@@ -192,6 +192,14 @@ class Reference(Part):
     epoch_year: JulianYear = Field(description="Epoch to which proper motions were applied.")
 
 
+Engine = Literal["spica", "scamp"]
+"""What solves the astrometry."""
+
+Anchor = Literal["reference", "header", "context", "overlap", "none"]
+"""What a zero point stands on: reference stars; its own header (photometric night); other images of its context;
+overlaps with anchored images; nothing."""
+
+
 class ImageCalibrated(Message):
     """Astrometric and photometric solution of one image."""
 
@@ -216,6 +224,39 @@ class ImageCalibrated(Message):
     n_photometric: Count = 0
     limiting_mag: Mag | None = Field(None, description="Magnitude of a 5 sigma point source.")
     batch: str | None = None
+    version: Count | None = Field(
+        None, description="Number of this solution among the image's own ones, from 1; the highest counts."
+    )
+    supersedes: str | None = Field(None, description="The solution that counted before.")
+    reason: str | None = Field(None, description="Why it was solved anew, where it was.")
+    engine: Engine = "spica"
+    context: str | None = Field(
+        None, description="Instrument context: images equal in this share a model of their instrument."
+    )
+    model_version: Count | None = Field(
+        None, description="Version of the context's instrument model that it started from; 0: none yet."
+    )
+    n_context: Count | None = Field(
+        None, description="Overlapping images of the same context that took part, held as they were."
+    )
+    n_internal: Count | None = Field(None, description="Sources also seen on images of the context.")
+    internal_rms_ra_mas: Mas | None = Field(
+        None, description="Against images of the context: robust standard deviation along RA*cos(Dec)."
+    )
+    internal_rms_dec_mas: Mas | None = None
+    chi2_external: Ratio | None = Field(None, description="Reduced chi² against reference stars.")
+    chi2_internal: Ratio | None = Field(None, description="Reduced chi² between exposures.")
+    anchor: Anchor | None = Field(None, description="What its zero point stands on.")
+    report: Product | None = Field(None, description="One self-contained HTML page.")
+
+
+class ImageCalibrationRequested(Message):
+    """Please calibrate an image again, with what its run has taught since."""
+
+    image_id: str
+    name: str
+    reason: str = Field(description="Why, for people.")
+    requested_by: str | None = None
 
 
 class ImageFailed(Message):

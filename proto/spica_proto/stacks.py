@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from spica_proto.base import Grade, Message, Part, Pointing, Product, Reason
-from spica_proto.images import Metrics, Reference, Verdict
+from spica_proto.images import Engine, Metrics, Reference, Verdict
 from spica_proto.units import (
     AngleDeg,
     Arcsec,
@@ -22,6 +22,7 @@ from spica_proto.units import (
     MjdDay,
     PixelCount,
     Pixels,
+    Ratio,
     Seconds,
     Sha256,
 )
@@ -74,6 +75,9 @@ class StackRequested(Message):
     height_px: PixelCount | None = None
     min_exposures: int = Field(1, ge=1, description="Fewer selected exposures than this is a failure.")
     requested_by: str | None = None
+    astrometry_engine: Engine | None = Field(
+        None, description="What solves the members' astrometry; default: the calib service's setting."
+    )
 
 
 class Grid(Part):
@@ -112,6 +116,17 @@ class StackCalibrated(Message):
     internal_rms_ra_mas: Mas | None = Field(None, description="Between exposures, robust, per axis.")
     internal_rms_dec_mas: Mas | None = None
     flux_scatter_mag: Mag | None = Field(None, description="Between exposures, robust, bright stars.")
+    engine: Engine = "spica"
+    n_reference: Count | None = Field(None, description="Matches with reference stars.")
+    external_rms_ra_mas: Mas | None = Field(
+        None, description="Against reference stars, robust, along RA*cos(Dec)."
+    )
+    external_rms_dec_mas: Mas | None = None
+    chi2_internal: Ratio | None = Field(None, description="Reduced chi² between exposures.")
+    chi2_external: Ratio | None = Field(None, description="Reduced chi² against reference stars.")
+    contexts: tuple[str, ...] = Field((), description="Instrument contexts of the members.")
+    anchors: tuple[str, ...] = Field((), description="Ids of the images that the flux scale stands on.")
+    report: Product | None = Field(None, description="One self-contained HTML page.")
 
 
 class StackCoadded(Message):

@@ -7,13 +7,11 @@ import importlib
 import pkgutil
 import sys
 
-from rich.console import Console
-from rich.table import Column, Table
 from spica_runtime.logs import configure_logs
 from spica_runtime.settings import PlatformSettings
 
 import tests.benchmarks
-from tests.benchmarks.harness import RESULTS, Figure, Missing, write
+from tests.benchmarks.harness import RESULTS, Figure, Missing, console, show, write
 
 
 def main(wanted: list[str]) -> int:
@@ -26,30 +24,18 @@ def main(wanted: list[str]) -> int:
         print(f"No benchmark named {', '.join(sorted(unknown))}. There are: {', '.join(names)}.")
         return 2
     configure_logs(PlatformSettings(log_level="error"), "bench")
-    console = Console()
+    out = console()
     figures: list[Figure] = []
     missing: list[Missing] = []
     for name in wanted or names:
-        console.print(f"[bold]{name}[/bold] …")
+        out.print(f"[bold]{name}[/bold] …")
         module = importlib.import_module(f"tests.benchmarks.bench_{name}")
         found, absent = asyncio.run(module.run())
         figures += found
         missing += absent
-    table = Table(Column("figure", no_wrap=True), "value", "range", "unit", "runs", "peer")
-    for item in figures:
-        table.add_row(
-            item.name,
-            f"{item.value:.4g}",
-            f"{item.low:.4g} – {item.high:.4g}",
-            item.unit,
-            str(item.repetitions),
-            f"{item.peer} {item.peer_version}".strip(),
-        )
-    console.print(table)
-    for absent in missing:
-        console.print(f"peer not installed: {absent.peer} ({absent.install})")
+    show(out, figures, missing)
     write(figures, missing)
-    console.print(f"written to {RESULTS}")
+    out.print(f"written to {RESULTS}")
     return 0
 
 

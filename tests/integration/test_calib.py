@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
-from spica_calib.reference_file import ReferenceFile, identify
+from spica_calib.reference.area import ReferenceArea
+from spica_calib.reference.file import identify
 from spica_calib.science.matching.frame import pointing_wcs
 from spica_calib.science.stars import Stars
 from spica_calib.service import compose
@@ -197,12 +199,12 @@ async def test_without_reference_images_wait_and_then_go_on(
     monkeypatch.setattr("spica_runtime.dispatch._UNAVAILABLE_DELAY_S", 0.1)
     asked = 0
 
-    def counting(path: Path | None) -> ReferenceFile:
+    def counting(path: Path | None, *more: Any) -> ReferenceArea:
         nonlocal asked
         asked += 1
-        return identify(path)
+        return identify(path, *more)
 
-    monkeypatch.setattr("spica_calib.handlers.identify", counting)
+    monkeypatch.setattr("spica_calib.reference.source.identify", counting)
     await rig.start("calib", sky.settings(), compose)
     message = await sky.image("100p")
     await rig.publish(message)

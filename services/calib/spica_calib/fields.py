@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from astropy.io import fits
 from spica_imaging.ldac import LdacTable, read_ldac
 from spica_imaging.profiles import Profile
@@ -90,3 +91,14 @@ def fields_of(
             raise CalibrationFailed("bad_wcs", f"CCD {number}: {error}") from error
         fields.append(CcdField(number, names[number], nx, ny, sources.take(sources.usable), ccd_wcs))
     return fields
+
+
+def corners_of(fields: Sequence[CcdField], wcs: Sequence[TpvWcs]) -> tuple[float, ...]:
+    """ra, dec (deg) of the four corners of every CCD, around each: outer edges of its corner pixels."""
+    corners: list[float] = []
+    for field, one in zip(fields, wcs, strict=True):
+        x = np.array([0.5, field.nx + 0.5, field.nx + 0.5, 0.5])
+        y = np.array([0.5, 0.5, field.ny + 0.5, field.ny + 0.5])
+        ra, dec = one.pixel_to_sky(x, y)
+        corners += np.column_stack([np.mod(ra, 360.0), dec]).ravel().tolist()
+    return tuple(corners)

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from spica_proto.base import Product
 from spica_proto.envelope import derived_id
-from spica_proto.images import ImageCalibrated, ImageGraded, Reference
-from spica_proto.stacks import StackCalibrated, StackPlanned
+from spica_proto.images import ImageCalibrationRequested, ImageGraded
+from spica_proto.stacks import StackPlanned
 from spica_runtime.handling import Delivery, Outcome, Transaction
 from spica_runtime.service import Platform
 
-from spica_calib import store
+from spica_calib import context, memory, store, telling
+from spica_calib.cones import Cone, cone_of_stack, cones_of_image
 from spica_calib.heads import solution_path
-from spica_calib.jobs import (
-    ImageJob,
-    ImageResult,
-    JointJob,
-    Limits,
-    MemberJob,
-    calibrate_image,
-    calibrate_stack,
-)
-from spica_calib.reference_file import ReferenceFile, identify
+from spica_calib.jobs import Engine, ImageJob, JointJob, Limits, MemberJob, calibrate_image, calibrate_stack
+from spica_calib.records import Measured, SolvedRecord, context_of, place_of_corners
+from spica_calib.reference.area import ReferenceArea
+from spica_calib.reference.source import References
 from spica_calib.settings import CalibSettings
+from spica_calib.work import Work, profile_named, solution_id_of
 
 
 class Handlers:
-    """The calib service's two answers."""
+    """The calib service's three answers."""
 
     def __init__(self, platform: Platform[CalibSettings]) -> None:
         self._pool = platform.pool
@@ -38,207 +36,312 @@ class Handlers:
         self._compute = platform.compute
         self._settings = platform.settings
         self._profiles = platform.platform_settings.profiles
+        self._references = References.from_settings(platform.settings, platform.data.root)
+        self._magnitudes = References.for_photometry(platform.settings, platform.data.root)
         self._limits = Limits(
             platform.settings.false_match_log10_limit,
             platform.settings.reference_faint_mag,
             platform.settings.max_reference_stars,
         )
 
+    # ---- image.graded, image.calibration_requested ----
+
     async def image_graded(self, message: ImageGraded, delivery: Delivery) -> Outcome:
-        """Calibrate an image that is fit for use, once per measurement and reference catalogue."""
+        """Calibrate an image that is fit for use, once per measurement, reference catalogue and engine."""
         if message.grade == "D":
             return Outcome(about=message.image_id, summary="grade D: not calibrated")
-        reference = await self._reference()
-        solution_id = derived_id("solution", message.image_id, message.measurement_id, reference.sha256)
-        head = solution_path(self._data, solution_id, message.name, ".head")
+        image = await store.image(self._pool, message.image_id)
+        sky = await self._sky_of(image)
+        known = await store.solved(
+            self._pool, message.image_id, message.measurement_id, sky.reference.sha256, self._settings.engine
+        )
         # Its file may have gone with a node that died.
-        if await store.solution_exists(self._pool, solution_id) and await asyncio.to_thread(head.is_file):
+        if known is not None and await asyncio.to_thread(self._data.path(known.header_path).is_file):
             return Outcome(
-                about=message.image_id, summary=f"measurement already calibrated: solution {solution_id}"
+                about=message.image_id,
+                summary=f"measurement already calibrated: solution {known.solution_id}",
             )
-        job = await self._image_job(message, reference, solution_id)
+        measured = await store.measurement(self._pool, message.image_id, message.measurement_id)
+        measured = replace(measured, catalogue_path=message.catalogue.path)
+        work = await self._work(image, measured, sky, known)
+        return await self._calibrate(
+            replace(work, batch=message.batch or work.batch), (message.catalogue,), None
+        )
+
+    async def calibration_requested(self, message: ImageCalibrationRequested, delivery: Delivery) -> Outcome:
+        """Calibrate an image again, with what its run has taught since."""
+        image = await store.image(self._pool, message.image_id)
+        measured = await store.measurement(self._pool, message.image_id)
+        work = await self._work(image, measured, await self._sky_of(image), None)
+        if await store.solution_exists(self._pool, work.solution_id):
+            return Outcome(about=message.image_id, summary=f"nothing new: solution {work.solution_id}")
+        catalogue = await store.products_at(self._pool, [measured.catalogue_path])
+        return await self._calibrate(work, catalogue, message.reason)
+
+    async def _work(
+        self,
+        image: store.ImageRecord,
+        measured: Measured,
+        sky: _Sky,
+        again: store.KnownSolution | None,
+    ) -> Work:
+        """What an image is solved from: the run's memory and its neighbours as they are now, or as they were (`again`)."""
+        facts = image.facts
+        profile = profile_named(facts.profile, self._profiles)
+        key = context_of(profile, facts.header)
+        model = await self._model(key, again)
+        near = await context.neighbours(
+            self._pool,
+            self._files,
+            image,
+            profile,
+            key,
+            self._settings.context_images,
+            again.context_solutions if again else None,
+        )
+        version, engine = (model.version if model else 0), self._settings.engine
+        solution_id = solution_id_of(
+            image_id=facts.image_id,
+            measurement_id=measured.measurement_id,
+            references=sky.hashes,
+            engine=engine,
+            context=key,
+            model_version=version,
+            context_solutions=near.solution_ids,
+            profile=profile,
+            limits=self._limits,
+        )
+        job = ImageJob(
+            facts=facts,
+            profiles_folder=self._profiles,
+            has_wcs=image.has_wcs,
+            ccd_names=image.ccd_names,
+            psf_beta=measured.psf_beta,
+            catalogue=self._data.path(measured.catalogue_path),
+            limiting_flux_adu=measured.limiting_flux_adu,
+            reference=sky.reference,
+            photometric_reference=sky.magnitudes,
+            limits=self._limits,
+            context=key,
+            model=model.json if model else None,
+            illumination=model.illumination if model else None,
+            neighbours=near.images,
+            model_version=version,
+            engine=engine,
+            head=solution_path(self._data, solution_id, facts.name, ".head"),
+            page=solution_path(self._data, solution_id, facts.name, ".html"),
+        )
+        return Work(job, solution_id, measured.measurement_id, version, near, image.batch)
+
+    async def _model(self, key: str, again: store.KnownSolution | None) -> store.Model | None:
+        if not self._settings.memory or self._settings.engine != "spica":
+            return None
+        if again is not None and again.model_version is not None:
+            return await store.model(self._pool, key, again.model_version)
+        return await store.newest_model(self._pool, key)
+
+    async def _calibrate(self, work: Work, catalogue: tuple[Product, ...], why: str | None) -> Outcome:
+        job = work.job
         result = await self._compute.run(calibrate_image, job)
-        header, plot = self._data.product(job.head, "header"), self._data.product(job.plot, "plot")
-        event = _image_calibrated(message, job, result, solution_id, header, reference)
+        header, page = self._data.product(job.head, "header"), self._data.product(job.page, "report")
+        helpers = await store.products_at(self._pool, work.near.paths)
+        new = store.NewSolution(
+            solution_id=work.solution_id,
+            image_id=job.facts.image_id,
+            stack_id=None,
+            header=header,
+            reference=job.reference,
+            zeropoint_mag=result.zeropoint_mag,
+            flux_scale=result.flux_scale,
+            limiting_mag=result.limiting_mag,
+            quality={**result.quality, "measurement_id": work.measurement_id},
+            engine=job.engine,
+            place=place_of_corners(result.corners),
+            measurement_id=work.measurement_id,
+            context=job.context,
+            model_version=work.model_version,
+            context_solutions=work.near.solution_ids,
+        )
 
         async def save(transaction: Transaction) -> None:
-            added = await store.add_solution(
-                transaction.connection,
-                solution_id=solution_id,
-                image_id=message.image_id,
-                stack_id=None,
-                header=header,
-                reference=reference,
-                zeropoint_mag=result.zeropoint_mag,
-                flux_scale=result.flux_scale,
-                limiting_mag=result.limiting_mag,
-                quality={**result.quality, "measurement_id": message.measurement_id},
-            )
-            if added:
-                transaction.emit(event)
+            connection = transaction.connection
+            await store.turn(connection, "image", new.image_id)
+            if why is None and await self._solved_meanwhile(transaction, new):
+                return
+            version = await store.add_version(connection, new, why)
+            if version is None:
+                return
+            if result.model is not None and self._settings.memory:
+                lesson = memory.Lesson(result.model, result.illumination)
+                await memory.keep(transaction, lesson, work.model_version, new.solution_id, new.image_id)
+            transaction.emit(telling.image_calibrated(work, result, new, version, page))
 
         return Outcome(
             save=save,
-            about=message.image_id,
-            used=(message.catalogue, _as_product(reference)),
-            made=(header, plot),
-            configuration={"reference": reference.name, "reference_sha256": reference.sha256},
+            about=job.facts.image_id,
+            used=(*catalogue, *helpers, *telling.references_of(job)),
+            made=(header, page),
+            configuration=telling.configuration(work),
             summary=f"calibrated: {result.n_matched} stars, rms {result.rms_mas[0]:.0f} and {result.rms_mas[1]:.0f} mas",
+            log=(*work.near.notes, *result.notes),
         )
+
+    async def _solved_meanwhile(self, transaction: Transaction, new: store.NewSolution) -> bool:
+        """Whether another message about the same measurement was quicker."""
+        known = await store.solved(
+            transaction.connection,
+            new.image_id,
+            new.measurement_id or "",
+            new.reference.sha256,
+            new.engine,
+        )
+        if known is None or not await asyncio.to_thread(self._data.path(known.header_path).is_file):
+            return False
+        if known.solution_id != new.solution_id:
+            transaction.note(f"calibrated meanwhile: solution {known.solution_id} counts")
+        return True
+
+    # ---- stack.planned ----
 
     async def stack_planned(self, message: StackPlanned, delivery: Delivery) -> Outcome:
         """Solve a stack's members together, so that they share one sky and one flux scale."""
-        state = await store.stack_state(self._pool, message.stack_id)
+        state, wanted = await store.stack_state(self._pool, message.stack_id)
         if state not in ("planned", "failed"):  # failed here, and sent again
             return Outcome(about=message.stack_id, summary=f"stack is {state} already")
-        reference = await self._reference()
+        engine = cast(Engine, wanted or self._settings.engine)
         members = await store.members(self._pool, message.stack_id)
-        paths = [path for member in members for path in (member.catalogue_path, member.header_path)]
+        sky = await self._sky_of_stack(members)
+        paths = [path for member in members for path in member.paths]
         found = await self._files.locate(paths)
+        models = await self._models(members, message.stack_id, engine)
         job = JointJob(
             stack_id=message.stack_id,
+            name=message.name,
             members=tuple(self._member_job(member, message.stack_id, found) for member in members),
             profiles_folder=self._profiles,
-            reference=reference,
+            reference=sky.reference,
+            photometric_reference=sky.magnitudes,
             limits=self._limits,
+            models={key: model.json for key, model in models.items()},
+            illuminations={key: model.illumination for key, model in models.items() if model.illumination},
+            engine=engine,
+            page=solution_path(self._data, derived_id("joint", message.stack_id), message.name, ".html"),
         )
         result = await self._compute.run(calibrate_stack, job)
         headers = [self._data.product(member.head, "header") for member in job.members]
+        page = self._data.product(job.page, "report")
         inputs = await store.products_at(self._pool, paths)
-
-        async def save(transaction: Transaction) -> None:
-            if not await store.mark_calibrated(transaction.connection, message.stack_id):
-                return
-            for member, header, zero, scale, faint in zip(
+        new = [
+            store.NewSolution(
+                solution_id=member.solution_id,
+                image_id=member.image.facts.image_id,
+                stack_id=message.stack_id,
+                header=header,
+                reference=sky.reference,
+                zeropoint_mag=zero,
+                flux_scale=scale,
+                limiting_mag=faint,
+                quality=quality,
+                engine=engine,
+                place=place_of_corners(corners),
+                measurement_id=record.measured.measurement_id,
+                context=key,
+                model_version=models[key].version if key in models else 0,
+            )
+            for record, member, header, zero, scale, faint, quality, corners, key in zip(
+                members,
                 job.members,
                 headers,
                 result.zeropoints_mag,
                 result.flux_scales,
                 result.limiting_mags,
+                result.quality,
+                result.corners,
+                result.contexts,
                 strict=True,
-            ):
-                await store.add_solution(
-                    transaction.connection,
-                    solution_id=member.solution_id,
-                    image_id=member.image_id,
-                    stack_id=message.stack_id,
-                    header=header,
-                    reference=reference,
-                    zeropoint_mag=zero,
-                    flux_scale=scale,
-                    limiting_mag=faint,
-                    quality=result.quality,
-                )
-            transaction.emit(
-                StackCalibrated(
-                    stack_id=message.stack_id,
-                    name=message.name,
-                    reference=_reference(reference, result.epoch_year),
-                    n_members=len(job.members),
-                    n_internal_matches=result.n_internal_matches,
-                    internal_rms_ra_mas=result.internal_rms_mas[0],
-                    internal_rms_dec_mas=result.internal_rms_mas[1],
-                    flux_scatter_mag=result.flux_scatter_mag,
-                )
             )
+        ]
+
+        async def save(transaction: Transaction) -> None:
+            if not await store.mark_calibrated(transaction.connection, message.stack_id):
+                return
+            for solution in new:
+                await store.add_joint(transaction.connection, solution)
+            transaction.emit(telling.stack_calibrated(message, job, result, page))
 
         return Outcome(
             save=save,
             about=message.stack_id,
-            used=(*inputs, _as_product(reference)),
-            made=tuple(headers),
-            configuration={"reference": reference.name, "reference_sha256": reference.sha256},
+            used=(*inputs, *telling.references_of(job)),
+            made=(*headers, page),
+            configuration={
+                "reference": sky.reference.name,
+                "reference_sha256": sky.reference.sha256,
+                "engine": engine,
+                "models": {key: model.version for key, model in sorted(models.items())},
+            },
             summary=f"{len(job.members)} members solved together by {result.n_internal_matches} common sources",
+            log=result.notes,
         )
 
-    async def _reference(self) -> ReferenceFile:
-        # Hashing a large catalogue the first time takes seconds: not on the event loop.
-        return await asyncio.to_thread(identify, self._settings.reference)
+    async def _models(
+        self, members: list[SolvedRecord], stack_id: str, engine: str
+    ) -> dict[str, store.Model]:
+        if not self._settings.memory or engine != "spica":
+            return {}
+        keys = {
+            context_of(profile_named(record.facts.profile, self._profiles), record.facts.header)
+            for record in members
+        }
+        return await store.models_at_planning(self._pool, sorted(keys), stack_id)
 
-    async def _image_job(self, message: ImageGraded, reference: ReferenceFile, solution_id: str) -> ImageJob:
-        image = await store.image(self._pool, message.image_id)
-        return ImageJob(
-            name=image.name,
-            profile=image.profile,
-            profiles_folder=self._profiles,
-            filter=image.filter,
-            exposure_time_s=image.exposure_time_s,
-            mjd_obs=image.mjd_obs,
-            pointing=image.pointing,
-            has_wcs=image.wcs == "full",
-            ccd_names=image.ccd_names,
-            psf_beta=await store.psf_betas(self._pool, message.measurement_id),
-            catalogue=self._data.path(message.catalogue.path),
-            limiting_flux_adu=message.metrics.limiting_flux_adu,
-            reference=reference,
-            limits=self._limits,
-            head=solution_path(self._data, solution_id, image.name, ".head"),
-            plot=solution_path(self._data, solution_id, image.name, ".png"),
-        )
-
-    def _member_job(self, member: store.MemberRecord, stack_id: str, found: Mapping[str, Path]) -> MemberJob:
-        solution_id = derived_id("joint", stack_id, member.image_id)
+    def _member_job(self, member: SolvedRecord, stack_id: str, found: Mapping[str, Path]) -> MemberJob:
+        solution_id = derived_id("joint", stack_id, member.facts.image_id)
         return MemberJob(
-            image_id=member.image_id,
-            name=member.name,
-            profile=member.profile,
-            filter=member.filter,
-            exposure_time_s=member.exposure_time_s,
-            mjd_obs=member.mjd_obs,
-            header=dict(member.header),
-            psf_beta=member.psf_beta,
-            catalogue=found[member.catalogue_path],
-            own_head=found[member.header_path],
-            own_zeropoint_mag=member.zeropoint_mag,
-            own_zeropoint_sigma_mag=member.quality.get("zeropoint_sigma_mag"),
-            limiting_flux_adu=member.limiting_flux_adu,
-            solution_id=solution_id,
-            head=solution_path(self._data, solution_id, member.name, ".head"),
+            member.found_at(found),
+            solution_id,
+            solution_path(self._data, solution_id, member.facts.name, ".head"),
         )
 
+    # ---- reference stars ----
 
-def _reference(reference: ReferenceFile, epoch_year: float) -> Reference:
-    return Reference(name=reference.name, sha256=reference.sha256, epoch_year=epoch_year)
+    async def _sky_of(self, image: store.ImageRecord) -> _Sky:
+        profile = profile_named(image.facts.profile, self._profiles)
+        return await self._sky(cones_of_image(image, profile))
+
+    async def _sky_of_stack(self, members: Sequence[SolvedRecord]) -> _Sky:
+        cones = (
+            [cone_of_stack([place_of_corners(one.corners) for one in members if one.corners])]
+            if any(one.corners for one in members)
+            else []
+        )
+        for member in members:
+            if not member.corners:  # solved before corners were kept
+                image = await store.image(self._pool, member.facts.image_id)
+                cones += cones_of_image(image, profile_named(image.facts.profile, self._profiles))
+        return await self._sky(cones)
+
+    async def _sky(self, cones: Sequence[Cone]) -> _Sky:
+        """Stars for positions, and for magnitudes where these are others'. Raises `ReferenceUnavailable`."""
+        return _Sky(
+            await self._references.area_of(cones),
+            await self._magnitudes.area_of(cones) if self._magnitudes else None,
+        )
+
+    async def close(self) -> None:
+        """Close connections to services of reference catalogues."""
+        for references in (self._references, self._magnitudes):
+            if references is not None:
+                await references.close()
 
 
-def _as_product(reference: ReferenceFile) -> Product:
-    """The reference catalogue for provenance; it lies outside of the data folder, so by its full path."""
-    return Product(
-        path=reference.path.absolute().as_posix(),
-        sha256=reference.sha256,
-        size_bytes=reference.size_bytes,
-        kind="reference",
-    )
+@dataclass(frozen=True, slots=True)
+class _Sky:
+    """What is known of the sky there."""
 
+    reference: ReferenceArea
+    magnitudes: ReferenceArea | None
 
-def _image_calibrated(
-    message: ImageGraded,
-    job: ImageJob,
-    result: ImageResult,
-    solution_id: str,
-    header: Product,
-    reference: ReferenceFile,
-) -> ImageCalibrated:
-    return ImageCalibrated(
-        image_id=message.image_id,
-        name=message.name,
-        filter=job.filter,
-        solution_id=solution_id,
-        header=header,
-        reference=_reference(reference, result.epoch_year),
-        n_matched=result.n_matched,
-        residual_ra_mas=result.residual_mas[0],
-        residual_dec_mas=result.residual_mas[1],
-        rms_ra_mas=result.rms_mas[0],
-        rms_dec_mas=result.rms_mas[1],
-        distortion_degree=result.distortion_degree,
-        pixel_scale_arcsec=result.pixel_scale_arcsec,
-        rotation_deg=result.rotation_deg,
-        start=result.start,
-        offset_arcsec=result.offset_arcsec,
-        zeropoint_mag=result.zeropoint_mag,
-        zeropoint_sigma_mag=result.zeropoint_sigma_mag,
-        n_photometric=result.n_photometric,
-        limiting_mag=result.limiting_mag,
-        batch=message.batch,
-    )
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        return (self.reference.sha256, *([self.magnitudes.sha256] if self.magnitudes else []))

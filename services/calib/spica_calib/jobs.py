@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from spica_calib.reference_file import ReferenceFile
+from spica_calib.records import Anchor, Facts, SolvedImage
+from spica_calib.reference.area import ReferenceArea
+
+Engine = Literal["spica", "scamp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +29,30 @@ class Limits:
 class ImageJob:
     """All that is needed to calibrate one image."""
 
-    name: str
-    profile: str
+    facts: Facts
     profiles_folder: Path | None
-    filter: str
-    exposure_time_s: float
-    mjd_obs: float | None
-    pointing: tuple[float, float]
     has_wcs: bool
     ccd_names: tuple[str, ...]
     psf_beta: Mapping[str, float]
     """Exponent of the Moffat profile of stars, by CCD."""
     catalogue: Path
     limiting_flux_adu: float | None
-    reference: ReferenceFile
+    reference: ReferenceArea
+    photometric_reference: ReferenceArea | None
+    """What magnitudes are compared with; None: the same."""
     limits: Limits
+    context: str
+    model: Mapping[str, Any] | None
+    """What the run has taught of the instrument so far (`InstrumentModel` as JSON)."""
+    illumination: Mapping[str, Any] | None
+    """And of its illumination (`Illumination` as JSON)."""
+    neighbours: tuple[SolvedImage, ...]
+    """Images of the same context that overlap: held as they were solved."""
+    model_version: int
+    """Of that model; 0: none yet."""
+    engine: Engine
     head: Path
-    plot: Path
+    page: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +75,26 @@ class ImageResult:
     flux_scale: float | None
     """To zero point 30 and 1 s."""
     limiting_mag: float | None
+    corners: tuple[float, ...]
+    """ra, dec (deg) of four corners of every CCD, in the order of HDUs."""
+    model: Mapping[str, Any] | None = None
+    """What the run has taught of the instrument by now."""
+    illumination: Mapping[str, Any] | None = None
+    n_context: int = 0
+    n_internal: int = 0
+    internal_rms_mas: tuple[float, float] | None = None
+    chi2_external: float | None = None
+    chi2_internal: float | None = None
+    anchor: Anchor | None = None
+    notes: tuple[str, ...] = ()
     quality: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class MemberJob:
-    """One member of a stack."""
+    """One member of a stack, and what is made for it."""
 
-    image_id: str
-    name: str
-    profile: str
-    filter: str
-    exposure_time_s: float
-    mjd_obs: float | None
-    header: Mapping[str, Any]
-    psf_beta: Mapping[str, float]
-    catalogue: Path
-    own_head: Path
-    own_zeropoint_mag: float | None
-    own_zeropoint_sigma_mag: float | None
-    limiting_flux_adu: float | None
+    image: SolvedImage
     solution_id: str
     head: Path
 
@@ -94,10 +104,17 @@ class JointJob:
     """All that is needed to solve a stack's members together."""
 
     stack_id: str
+    name: str
     members: tuple[MemberJob, ...]
     profiles_folder: Path | None
-    reference: ReferenceFile
+    reference: ReferenceArea
+    photometric_reference: ReferenceArea | None
     limits: Limits
+    models: Mapping[str, Mapping[str, Any]]
+    """By context: what the runs had taught of the instruments when the stack was planned."""
+    illuminations: Mapping[str, Mapping[str, Any]]
+    engine: Engine
+    page: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +128,27 @@ class JointResult:
     zeropoints_mag: tuple[float, ...]
     flux_scales: tuple[float, ...]
     limiting_mags: tuple[float | None, ...]
-    quality: dict[str, Any] = field(default_factory=dict)
+    corners: tuple[tuple[float, ...], ...]
+    n_reference: int = 0
+    external_rms_mas: tuple[float | None, float | None] = (None, None)
+    chi2_external: float | None = None
+    chi2_internal: float | None = None
+    contexts: tuple[str, ...] = ()
+    anchors: tuple[str, ...] = ()
+    """Ids of the images that the flux scale stands on."""
+    notes: tuple[str, ...] = ()
+    quality: tuple[dict[str, Any], ...] = ()
 
 
 def calibrate_image(job: ImageJob) -> ImageResult:
-    """Solve one image; writes its `.head` file and a picture of the residuals."""
+    """Solve one image; writes its `.head` file and its page."""
     from spica_calib.imagework import solve
 
     return solve(job)
 
 
 def calibrate_stack(job: JointJob) -> JointResult:
-    """Solve a stack's members together; writes a `.head` file for each."""
+    """Solve a stack's members together; writes a `.head` file for each, and one page."""
     from spica_calib.stackwork import solve
 
     return solve(job)

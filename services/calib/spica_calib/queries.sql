@@ -1,43 +1,125 @@
 -- name: image(image_id)^
 -- What calibration must know of an image.
-SELECT image_id, name, profile, filter, exposure_time_s, mjd_obs, ra_deg, dec_deg, wcs, batch
+SELECT image_id, name, profile, filter, exposure_time_s, mjd_obs, airmass, ra_deg, dec_deg, wcs, header, batch,
+       header_zeropoint_mag, header_zeropoint_sigma_mag, header_zeropoint_nominal_mag, header_airmass_term_mag,
+       header_colour_term, sky_absorption_mag, is_photometric, corners, centre_x, centre_y, centre_z, radius_rad
 FROM images WHERE image_id = :image_id;
 
 -- name: ccds(image_id)
 -- CCDs of an image in the order of its HDUs.
 SELECT name, naxis1, naxis2 FROM ccds WHERE image_id = :image_id ORDER BY hdu;
 
--- name: per_ccd(measurement_id)$
--- What was measured on each CCD.
-SELECT per_ccd FROM measurements WHERE measurement_id = :measurement_id;
+-- name: measurement(image_id, measurement_id)^
+-- One measurement of an image; the latest where none is named.
+SELECT measurement_id, catalogue_path, metrics, per_ccd FROM measurements
+WHERE subject_kind = 'image' AND subject_id = :image_id
+  AND (:measurement_id::text IS NULL OR measurement_id = :measurement_id)
+ORDER BY created_at DESC, measurement_id DESC LIMIT 1;
+
+-- name: solved(image_id, measurement_id, reference_sha256, engine)^
+-- What counts of an image, if it was solved from this measurement, against this reference and by this engine.
+SELECT solution_id, header_path, model_version, context_solutions FROM solutions
+WHERE image_id = :image_id AND stack_id IS NULL AND superseded_by IS NULL AND measurement_id = :measurement_id
+  AND reference_sha256 = :reference_sha256 AND engine = :engine
+ORDER BY created_at DESC, solution_id DESC LIMIT 1;
 
 -- name: solution_exists(solution_id)$
 -- Whether this solution was found before.
 SELECT EXISTS (SELECT 1 FROM solutions WHERE solution_id = :solution_id);
 
--- name: add_solution(solution_id, image_id, stack_id, header_path, reference_name, reference_sha256, zeropoint_mag, flux_scale, limiting_mag, quality)$
+-- name: neighbours(context, image_id, x, y, z, radius_rad, solution_ids, max_rows)
+-- Images of a context whose solutions lie near, the nearest first; with `solution_ids`, those alone. No image that is
+-- not fit for use, and no version of an archive file that another one counts instead of.
+SELECT i.image_id, i.name, i.profile, i.filter, i.exposure_time_s, i.mjd_obs, i.airmass, i.ra_deg, i.dec_deg, i.header,
+       i.header_zeropoint_mag, i.header_zeropoint_sigma_mag, i.header_zeropoint_nominal_mag, i.header_airmass_term_mag,
+       i.header_colour_term, i.sky_absorption_mag, i.is_photometric,
+       s.solution_id, s.header_path, s.zeropoint_mag, s.quality, s.corners,
+       m.measurement_id, m.catalogue_path, m.metrics, m.per_ccd
+FROM solutions s
+JOIN images i USING (image_id)
+JOIN measurements m ON m.measurement_id = s.measurement_id
+LEFT JOIN LATERAL (
+    SELECT grade FROM grades
+    WHERE subject_kind = 'image' AND subject_id = i.image_id
+    ORDER BY (graded_by LIKE 'person:%') DESC, created_at DESC, grade_id DESC LIMIT 1
+) g ON true
+WHERE s.context = :context AND s.stack_id IS NULL AND s.image_id <> :image_id
+  AND s.centre_x * :x + s.centre_y * :y + s.centre_z * :z >= cos(least(pi(), s.radius_rad + :radius_rad))
+  AND (s.solution_id = ANY(:solution_ids::text[])
+       OR (:solution_ids::text[] IS NULL AND s.superseded_by IS NULL AND i.superseded_by IS NULL
+           AND g.grade IS DISTINCT FROM 'D'))
+ORDER BY s.centre_x * :x + s.centre_y * :y + s.centre_z * :z DESC, s.created_at DESC, s.solution_id
+LIMIT :max_rows;
+
+-- name: newest_model(context)^
+-- What new images of a context start from.
+SELECT version, model, illumination FROM instrument_models WHERE context = :context ORDER BY version DESC LIMIT 1;
+
+-- name: model(context, version)^
+-- One version of a context's model.
+SELECT version, model, illumination FROM instrument_models WHERE context = :context AND version = :version;
+
+-- name: models_at_planning(contexts, stack_id)
+-- The newest version of each context's model when a stack was planned, so that making it again gives the same.
+SELECT DISTINCT ON (context) context, version, model, illumination FROM instrument_models
+WHERE context = ANY(:contexts::text[])
+  AND created_at <= (SELECT created_at FROM stacks WHERE stack_id = :stack_id)
+ORDER BY context, version DESC;
+
+-- name: has_taught(context, image_id)$
+-- Whether what an image teaches of a context is in its model already.
+SELECT EXISTS (SELECT 1 FROM instrument_models WHERE context = :context AND image_id = :image_id);
+
+-- name: turn(key)$
+-- Nobody else has this turn until this transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended(:key, 0));
+
+-- name: add_model(context, version, model, illumination, n_exposures, repeat_mas, started_from, merged_with, solution_id, image_id)!
+-- One more version of a context's model.
+INSERT INTO instrument_models (context, version, model, illumination, n_exposures, repeat_mas, started_from,
+                               merged_with, solution_id, image_id)
+VALUES (:context, :version, :model, :illumination, :n_exposures, :repeat_mas, :started_from, :merged_with, :solution_id, :image_id);
+
+-- name: current(image_id)^
+-- The solution of its own that counts of an image, from what it came, and the highest version that it ever had.
+SELECT solution_id, measurement_id, reference_sha256, engine,
+       (SELECT max(v.version) FROM solutions v WHERE v.image_id = s.image_id AND v.stack_id IS NULL) AS highest
+FROM solutions s
+WHERE image_id = :image_id AND stack_id IS NULL AND superseded_by IS NULL
+ORDER BY created_at DESC, solution_id DESC LIMIT 1;
+
+-- name: add_solution(solution_id, image_id, stack_id, header_path, reference_name, reference_sha256, zeropoint_mag, flux_scale, limiting_mag, quality, version, engine, measurement_id, context, model_version, context_solutions, corners, centre_x, centre_y, centre_z, radius_rad)$
 -- Keep a solution; gives its id back only when it is new.
-INSERT INTO solutions (solution_id, image_id, stack_id, header_path, reference_name, reference_sha256,
-                       zeropoint_mag, flux_scale, limiting_mag, quality)
-VALUES (:solution_id, :image_id, :stack_id, :header_path, :reference_name, :reference_sha256,
-        :zeropoint_mag, :flux_scale, :limiting_mag, :quality)
+INSERT INTO solutions (solution_id, image_id, stack_id, header_path, reference_name, reference_sha256, zeropoint_mag,
+                       flux_scale, limiting_mag, quality, version, engine, measurement_id, context, model_version,
+                       context_solutions, corners, centre_x, centre_y, centre_z, radius_rad)
+VALUES (:solution_id, :image_id, :stack_id, :header_path, :reference_name, :reference_sha256, :zeropoint_mag,
+        :flux_scale, :limiting_mag, :quality, :version, :engine, :measurement_id, :context, :model_version,
+        :context_solutions, :corners, :centre_x, :centre_y, :centre_z, :radius_rad)
 ON CONFLICT (solution_id) DO NOTHING
 RETURNING solution_id;
 
--- name: stack_state(stack_id)$
--- How far a stack has come.
-SELECT state FROM stacks WHERE stack_id = :stack_id;
+-- name: supersede(image_id, solution_id, why)!
+-- All other solutions of its own of this image count no more.
+UPDATE solutions SET superseded_by = :solution_id, superseded_why = :why
+WHERE image_id = :image_id AND stack_id IS NULL AND superseded_by IS NULL AND solution_id <> :solution_id;
+
+-- name: stack_state(stack_id)^
+-- How far a stack has come, and what is asked to solve it.
+SELECT state, request ->> 'astrometry_engine' AS engine FROM stacks WHERE stack_id = :stack_id;
 
 -- name: members(stack_id)
 -- Selected members of a stack in order: the image, its own solution at planning time, and the catalogue
 -- that solution stands on (that of the measurement it names).
-SELECT i.image_id, i.name, i.profile, i.filter, i.exposure_time_s, i.mjd_obs, i.header,
-       s.solution_id, s.header_path, s.zeropoint_mag, s.quality,
-       m.catalogue_path, m.metrics, m.per_ccd
+SELECT i.image_id, i.name, i.profile, i.filter, i.exposure_time_s, i.mjd_obs, i.airmass, i.ra_deg, i.dec_deg, i.header,
+       i.header_zeropoint_mag, i.header_zeropoint_sigma_mag, i.header_zeropoint_nominal_mag, i.header_airmass_term_mag,
+       i.header_colour_term, i.sky_absorption_mag, i.is_photometric,
+       s.solution_id, s.header_path, s.zeropoint_mag, s.quality, s.corners,
+       m.measurement_id, m.catalogue_path, m.metrics, m.per_ccd
 FROM stack_members sm
 JOIN images i USING (image_id)
 LEFT JOIN solutions s ON s.solution_id = sm.solution_id
-LEFT JOIN measurements m ON m.measurement_id = s.quality ->> 'measurement_id'
+LEFT JOIN measurements m ON m.measurement_id = COALESCE(s.measurement_id, s.quality ->> 'measurement_id')
 WHERE sm.stack_id = :stack_id AND sm.selected
 ORDER BY sm.ordinal, i.image_id;
 

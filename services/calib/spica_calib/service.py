@@ -11,4 +11,11 @@ from spica_calib.settings import CalibSettings
 def compose(platform: Platform[CalibSettings]) -> Service:
     """Put the calib service together."""
     handlers = Handlers(platform)
-    return Service(routes={"image.graded": handlers.image_graded, "stack.planned": handlers.stack_planned})
+    return Service(
+        routes={
+            "image.graded": handlers.image_graded,
+            "image.calibration_requested": handlers.calibration_requested,
+            "stack.planned": handlers.stack_planned,
+        },
+        close=(handlers.close,),
+    )

@@ -8,6 +8,7 @@ import typer
 
 from spica_console import exits
 from spica_console.commands import (
+    calib,
     dead_letters,
     doctor,
     grade,
@@ -53,6 +54,7 @@ app.command("measure", rich_help_panel=_WORK, epilog=exits.EPILOG)(measure.measu
 app.add_typer(stack.app, name="stack", rich_help_panel=_WORK)
 app.command("grade", rich_help_panel=_WORK, epilog=exits.EPILOG)(grade.grade)
 app.add_typer(policy.app, name="policy", rich_help_panel=_WORK)
+app.add_typer(calib.app, name="calib", rich_help_panel=_WORK)
 app.command("place", rich_help_panel=_KEEP, epilog=exits.EPILOG)(nodes.place)
 app.command("nodes", rich_help_panel=_LOOK, epilog=exits.EPILOG)(nodes.nodes)
 app.command("tail", rich_help_panel=_LOOK, epilog=exits.EPILOG)(tail.tail)

@@ -6,6 +6,7 @@ One block of 80-column cards per CCD, in the order of the HDUs, each ended by a 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from astropy.io import fits
 
@@ -49,3 +50,11 @@ def parse_head(text: str) -> list[fits.Header]:
     if cards:
         raise ValueError(f"Header file ends without END after {len(headers)} complete blocks.")
     return headers
+
+
+def read_head(path: Path) -> list[fits.Header]:
+    """Headers in a `.head` file, ours or SCAMP's, in order. Raises OSError, and ValueError when it is torn.
+
+    SCAMP writes names with accents into its comments; what is not ASCII becomes question marks.
+    """
+    return parse_head(path.read_bytes().decode("ascii", errors="replace").replace("\ufffd", "?"))

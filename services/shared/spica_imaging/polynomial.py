@@ -86,3 +86,73 @@ def tpv_from_polynomials(
         pv1=tuple(pv1.tolist()),
         pv2=tuple(pv2.tolist()),
     )
+
+
+def tpv_family(
+    crval: tuple[float, float],
+    centres_px: Floats,
+    units_px: Floats,
+    coefficients_deg: Floats,
+    degree: int,
+) -> list[TpvWcs]:
+    """WCS of the CCDs of one exposure, all with the same tangent point, as SCAMP writes them.
+
+    `coefficients_deg`, shape (n, terms, 2): tangent-plane coordinates as polynomials of (pixel - centre) / unit, terms in
+    the order of `terms`; `centres_px`, shape (n, 2); `units_px`, shape (n,). CD is the linear part at the CCD's centre
+    and CRPIX is where it comes to zero, so that CD · (pixel - CRPIX) is close to the tangent-plane coordinates: the
+    polynomial is rewritten in those, degree for degree, without any loss but rounding.
+    """
+    if degree > MAX_DEGREE:
+        raise ValueError(f"TPV goes up to degree {MAX_DEGREE}.")
+    n, size = len(coefficients_deg), degree + 1
+    constant, linear = coefficients_deg[:, 0], coefficients_deg[:, 1:3].transpose(0, 2, 1)
+    inverse = np.linalg.inv(linear)
+    start = np.einsum("nij,nj->ni", inverse, constant)
+    crpix = centres_px - units_px[:, None] * start
+    cd = linear / units_px[:, None, None]
+    pixel = np.zeros((2, n, size, size))
+    pixel[:, :, 0, 0] = -start.T
+    if degree:
+        pixel[:, :, 1, 0], pixel[:, :, 0, 1] = inverse[:, :, 0].T, inverse[:, :, 1].T
+    powers = [_powers_of(pixel[axis], degree) for axis in (0, 1)]
+    bend = np.zeros((2, n, size, size))
+    for place, (i, j) in enumerate(terms(degree)):
+        if i + j >= 2:
+            term = _multiply_many(powers[0][i], powers[1][j], degree)
+            for axis in (0, 1):
+                bend[axis] += coefficients_deg[:, place, axis, None, None] * term
+    pv = np.zeros((2, n, N_PV))
+    for index, (own, other) in TPV_POWERS.items():
+        if own + other <= degree:
+            pv[0, :, index], pv[1, :, index] = bend[0][:, own, other], bend[1][:, other, own]
+    pv[:, :, 1] += 1.0
+    return [
+        TpvWcs(
+            crval=crval,
+            crpix=(place[0], place[1]),
+            cd=((matrix[0][0], matrix[0][1]), (matrix[1][0], matrix[1][1])),
+            pv1=tuple(first),
+            pv2=tuple(second),
+        )
+        for place, matrix, first, second in zip(
+            crpix.tolist(), cd.tolist(), pv[0].tolist(), pv[1].tolist(), strict=True
+        )
+    ]
+
+
+def _multiply_many(a: Floats, b: Floats, degree: int) -> Floats:
+    """Products of polynomials, shape (n, degree + 1, degree + 1) each; terms beyond the total degree are dropped."""
+    product = np.zeros_like(a)
+    for i, j in terms(degree):
+        rest = degree - i - j + 1
+        product[:, i : i + rest, j : j + rest] += a[:, i, j, None, None] * b[:, :rest, :rest]
+    return product
+
+
+def _powers_of(polynomial: Floats, degree: int) -> list[Floats]:
+    """Powers 0 to `degree` of polynomials of degree 1."""
+    chain = [np.zeros_like(polynomial)]
+    chain[0][:, 0, 0] = 1.0
+    for _ in range(degree):
+        chain.append(_multiply_many(chain[-1], polynomial, degree))
+    return chain

@@ -140,11 +140,50 @@ class Astrometry(_Section):
     )
 
 
-class Photometry(_Section):
-    """Which band of the reference catalogue a filter is compared with (regular expression -> band)."""
+class ReferenceBand(_Section):
+    """How magnitudes of a reference catalogue become those of a filter."""
 
-    bands: dict[str, str] = Field(default_factory=dict)
+    filter: str = Field("", description="Regular expression for the filter's name.")
+    band: str = Field(description="Band of the reference catalogue.")
+    colour: tuple[str, str] | None = Field(
+        None, description="Its colour, as two bands of the catalogue: first minus second."
+    )
+    polynomial: tuple[float, ...] = Field(
+        (),
+        description="AB magnitude in the filter minus the band's as catalogued, as a polynomial in the colour as catalogued "
+        "(constant first). Empty: the band's magnitude, moved to AB.",
+    )
+    colour_range: tuple[float, float] | None = Field(None, description="The polynomial holds between these.")
+    colour_term: float = Field(
+        0.0, description="Expected left-over slope with the colour in AB, magnitudes per magnitude."
+    )
+    colour_term_sigma: float = Field(
+        0.0,
+        ge=0,
+        description="How far that may be off; it is fitted, and drawn to the value. 0: not fitted.",
+    )
+    systematic_mag: float = Field(
+        0.0, ge=0, description="How far the zero point may be off all the same, for the record."
+    )
+    source: str = Field("", description="Who says so.")
+
+
+class Photometry(_Section):
+    """What the zero point of a filter is compared with."""
+
+    bands: dict[str, str] = Field(
+        default_factory=dict,
+        description="Filter (regular expression) -> band of the reference catalogue, where they are about the same.",
+    )
     default_band: str | None = None
+    references: tuple[ReferenceBand, ...] = Field(
+        (),
+        description="Better: with colours. The first that fits the filter and whose bands the catalogue has counts.",
+    )
+    airmass_terms: dict[str, float] = Field(
+        default_factory=dict,
+        description="Filter (regular expression) -> what one airmass adds to the zero point (negative), mag.",
+    )
 
     def band_for(self, filter_name: str) -> str | None:
         """Band of the reference catalogue for this filter; None: any the catalogue has."""
@@ -152,6 +191,21 @@ class Photometry(_Section):
             if re.search(pattern, filter_name):
                 return band
         return self.default_band
+
+    def references_for(self, filter_name: str) -> tuple[ReferenceBand, ...]:
+        """What this filter may be compared with, the best first; empty: any band the catalogue has."""
+        found = [one for one in self.references if re.search(one.filter, filter_name)]
+        band = self.band_for(filter_name)
+        if band is not None and all(one.band != band or one.colour is not None for one in found):
+            found.append(ReferenceBand(band=band))
+        return tuple(found)
+
+    def airmass_term(self, filter_name: str) -> float | None:
+        """What one airmass adds to this filter's zero point; None: not told."""
+        for pattern, term in self.airmass_terms.items():
+            if re.search(pattern, filter_name):
+                return term
+        return None
 
 
 class Profile(_Section):

@@ -6,7 +6,6 @@ what follows from their names; the dialects below are known. A file is read agai
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spica_imaging.reference_dialects import DIALECTS, Dialect
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -23,7 +24,7 @@ _MJD_J2000 = 51544.5
 _DAYS_PER_YEAR = 365.25
 _MAS_PER_DEG = 3.6e6
 _TILE_DEG = 0.25
-_MAG_COLUMN = re.compile(r"^mag_(?P<band>\w+)$")
+_MAG_PER_RELATIVE_FLUX = 2.5 / np.log(10.0)
 
 
 class ReferenceFileError(ValueError):
@@ -33,6 +34,10 @@ class ReferenceFileError(ValueError):
 def julian_year(mjd: float) -> float:
     """Julian epoch of a Modified Julian Date."""
     return 2000.0 + (mjd - _MJD_J2000) / _DAYS_PER_YEAR
+
+
+UNKNOWN_PM_MAS_YR = 5.0
+"""Proper motion per axis that a star has as a rule of which none is known: what its position is uncertain by every year."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,11 @@ class Stars:
     pm_dec_mas_yr: Floats
     mags: Mapping[str, Floats] = field(default_factory=dict)
     """Magnitudes per band; NaN where not measured."""
+    mag_errors: Mapping[str, Floats] = field(default_factory=dict)
+    """Standard errors of `mags`, for bands whose errors the catalogue has; NaN where it does not say."""
+    pm_error_mas_yr: Floats | None = None
+    """Standard error of the proper motion per axis: `UNKNOWN_PM_MAS_YR` where no proper motion is known, NaN where
+    one is, but not its error. None: of none of them anything is known."""
 
     def __len__(self) -> int:
         return len(self.ra_deg)
@@ -69,19 +79,50 @@ class Stars:
             self.pm_ra_mas_yr[index],
             self.pm_dec_mas_yr[index],
             {band: values[index] for band, values in self.mags.items()},
+            {band: values[index] for band, values in self.mag_errors.items()},
+            None if self.pm_error_mas_yr is None else self.pm_error_mas_yr[index],
         )
 
     def at_epoch(self, year: float) -> Stars:
-        """Move every star to one epoch along its proper motion (straight in RA and Dec, fine below 1 as)."""
+        """Move every star to one epoch along its proper motion; errors grow with the years.
+
+        Uniform motion in space without radial velocity and parallax: u + μ·t, made a unit vector again (ESA 1997,
+        The Hipparcos Catalogue, vol. 1, eq. 1.5.18 ff.), so that it holds at the poles too, where the
+        components of the proper motion turn. Errors: σ² + (t·σ_μ)². To be called on stars as the catalogue has them: a
+        second step adds its growth to the first's.
+        """
         years = year - self.epoch_year
-        dec = self.dec_deg + years * self.pm_dec_mas_yr / _MAS_PER_DEG
-        ra = self.ra_deg + years * self.pm_ra_mas_yr / _MAS_PER_DEG / np.cos(np.radians(self.dec_deg))
+        east, north, away = _local_frame(self.ra_deg, self.dec_deg)
+        motion = np.radians(self.pm_ra_mas_yr / _MAS_PER_DEG) * east
+        motion += np.radians(self.pm_dec_mas_yr / _MAS_PER_DEG) * north
+        moved = away + years * motion
+        length = np.sqrt((moved**2).sum(axis=0))
+        moved /= length
+        # 1 - z² is taken from x and y, which are exact at the poles.
+        ra = np.mod(np.degrees(np.arctan2(moved[1], moved[0])), 360.0)
+        dec = np.degrees(np.arctan2(moved[2], np.hypot(moved[0], moved[1])))
+        east, north, _ = _local_frame(ra, dec)
+        still = (self.pm_ra_mas_yr == 0) & (self.pm_dec_mas_yr == 0)
         return replace(
             self,
-            ra_deg=np.mod(ra, 360.0),
-            dec_deg=np.clip(dec, -90.0, 90.0),
+            ra_deg=np.where(still, np.mod(self.ra_deg, 360.0), ra),
+            dec_deg=np.where(still, self.dec_deg, dec),
+            error_mas=self._grown_error_mas(years),
             epoch_year=np.full(len(self), year),
+            pm_ra_mas_yr=np.degrees((motion * east).sum(axis=0) / length) * _MAS_PER_DEG,
+            pm_dec_mas_yr=np.degrees((motion * north).sum(axis=0) / length) * _MAS_PER_DEG,
         )
+
+    def _grown_error_mas(self, years: Floats) -> Floats:
+        if self.pm_error_mas_yr is None:
+            return self.error_mas
+        grown: Floats = np.hypot(self.error_mas, years * np.nan_to_num(self.pm_error_mas_yr))
+        return grown
+
+    def colour(self, blue: str, red: str) -> Floats:
+        """Difference of two bands, such as BP - RP; NaN where one of them is not measured or not in the catalogue."""
+        nothing = np.full(len(self), np.nan)
+        return np.asarray(self.mags.get(blue, nothing) - self.mags.get(red, nothing))
 
     def within(self, ra_deg: float, dec_deg: float, radius_deg: float) -> Stars:
         """Keep those of a cone."""
@@ -96,61 +137,23 @@ class Stars:
         return max(self.mags.values(), key=lambda mag: int(np.isfinite(mag).sum()))
 
 
+def _local_frame(ra_deg: Floats, dec_deg: Floats) -> tuple[Floats, Floats, Floats]:
+    """Unit vectors to the east, to the north and towards each direction, each of shape (3, n)."""
+    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+    sin_ra, cos_ra, sin_dec, cos_dec = np.sin(ra), np.cos(ra), np.sin(dec), np.cos(dec)
+    return (
+        np.stack([-sin_ra, cos_ra, np.zeros_like(ra)]),
+        np.stack([-sin_dec * cos_ra, -sin_dec * sin_ra, cos_dec]),
+        np.stack([cos_dec * cos_ra, cos_dec * sin_ra, sin_dec]),
+    )
+
+
 def separation_deg(ra1: Floats, dec1: Floats, ra2: float, dec2: float) -> Floats:
     """Angle between sky positions (haversine, exact at small angles). Degrees."""
     d1, d2 = np.radians(dec1), np.radians(dec2)
     half = np.sin((d1 - d2) / 2) ** 2 + np.cos(d1) * np.cos(d2) * np.sin(np.radians(ra1 - ra2) / 2) ** 2
     angle: Floats = np.degrees(2 * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0))))
     return angle
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """Names of the columns in one family of catalogues. RA proper motions include cos(Dec) in all of them."""
-
-    ra: str
-    dec: str
-    pm_ra: str | None = None
-    pm_dec: str | None = None
-    epoch: str | None = None
-    epoch_default: float = 2000.0
-    error_ra: str | None = None
-    error_dec: str | None = None
-    error_to_mas: float = 1.0
-    error_default_mas: float = np.nan
-    bands: tuple[tuple[str, str], ...] = ()
-    """(column, band); columns named mag_<band> are taken besides."""
-
-
-DIALECTS: tuple[Dialect, ...] = (
-    # Canonical: Spica's own and its simulator's.
-    Dialect(
-        "ra_deg", "dec_deg", "pmra_mas_yr", "pmdec_mas_yr", "epoch_year",
-        error_ra="ra_err_mas", error_dec="dec_err_mas",
-    ),
-    # Gaia archive (source table).
-    Dialect(
-        "ra", "dec", "pmra", "pmdec", "ref_epoch", 2016.0, "ra_error", "dec_error",
-        bands=(("phot_g_mean_mag", "G"), ("phot_bp_mean_mag", "BP"), ("phot_rp_mean_mag", "RP")),
-    ),
-    # Gaia DR2 and DR3 at VizieR.
-    Dialect(
-        "RA_ICRS", "DE_ICRS", "pmRA", "pmDE", "Epoch", 2016.0, "e_RA_ICRS", "e_DE_ICRS",
-        bands=(("Gmag", "G"), ("BPmag", "BP"), ("RPmag", "RP")),
-    ),
-    # Hipparcos and Tycho-2 as one table. Polaris' pmRA of 44 mas/yr shows that cos(Dec) is in it, and 61 Cyg
-    # that positions are of the year in epoch_year, rounded to 0.0001 deg (hence the error). A few stars
-    # without proper motion in Tycho-2 (Groombridge 1830 is one) are of 1991 all the same: outliers, clipped.
-    Dialect(
-        "ra_degrees", "dec_degrees", "ra_mas_per_year", "dec_mas_per_year", "epoch_year",
-        error_default_mas=150.0, bands=(("magnitude", "V"),),
-    ),
-    # FITS_LDAC reference catalogues, as SCAMP reads and writes them.
-    Dialect(
-        "X_WORLD", "Y_WORLD", "PMALPHA_J2000", "PMDELTA_J2000", "OBSDATE",
-        error_ra="ERRA_WORLD", error_dec="ERRB_WORLD", error_to_mas=3.6e6, bands=(("MAG", "MAG"),),
-    ),
-)  # fmt: skip
 
 
 def stars_in_cone(path: Path, version: str, ra_deg: float, dec_deg: float, radius_deg: float) -> Stars:
@@ -176,7 +179,7 @@ def _area(path: Path, version: str, ra_deg: float, dec_deg: float, radius_deg: f
         raise
     except Exception as error:
         raise ReferenceFileError(f"Reference catalogue {path} cannot be read: {error}") from error
-    stars = _stars(columns, path)
+    stars = stars_from_columns(columns, path)
     return stars.take(separation_deg(stars.ra_deg, stars.dec_deg, ra_deg, dec_deg) <= radius_deg)
 
 
@@ -210,7 +213,7 @@ def _read_parquet(path: Path, box: _Box) -> Columns:
 
     names = set(pq.read_schema(path).names)
     dialect = _dialect(names, path)
-    wanted = [name for name in _wanted(dialect, names) if name in names]
+    wanted = dialect.columns(names)
     between = [(dialect.dec, ">=", box.dec_low), (dialect.dec, "<=", box.dec_high)]
     filters = [
         [*between, (dialect.ra, ">=", low), (dialect.ra, "<=", high)] for low, high in box.ra_ranges
@@ -230,7 +233,7 @@ def _read_fits(path: Path, box: _Box) -> Columns:
             raise ValueError("it holds no table")
         data = tables[0].data
         names = list(data.names)
-        return {name: np.array(data[name]) for name in _wanted(_dialect(set(names), path), set(names))}
+        return {name: np.array(data[name]) for name in _dialect(set(names), path).columns(names)}
 
 
 def _read_astropy(path: Path, box: _Box) -> Columns:
@@ -241,7 +244,7 @@ def _read_astropy(path: Path, box: _Box) -> Columns:
     names = set(table.colnames)
     return {
         name: np.ma.filled(np.ma.asarray(table[name], dtype=np.float64), np.nan)
-        for name in _wanted(_dialect(names, path), names)
+        for name in _dialect(names, path).columns(names)
     }
 
 
@@ -254,9 +257,9 @@ def _reader(path: Path) -> Reader:
     return _read_fits
 
 
-def _dialect(names: set[str], path: Path) -> Dialect:
+def _dialect(names: set[str], path: Path | str) -> Dialect:
     for dialect in DIALECTS:
-        if dialect.ra in names and dialect.dec in names:
+        if dialect.fits(names):
             return dialect
     raise ReferenceFileError(
         f"Reference catalogue {path} has columns {sorted(names)[:20]}; expected one of "
@@ -264,18 +267,11 @@ def _dialect(names: set[str], path: Path) -> Dialect:
     )
 
 
-def _wanted(dialect: Dialect, names: set[str]) -> list[str]:
-    """Columns of use, those that the file has."""
-    fixed = [
-        dialect.ra, dialect.dec, dialect.pm_ra, dialect.pm_dec, dialect.epoch, dialect.error_ra, dialect.error_dec,
-        *(column for column, _ in dialect.bands),
-    ]  # fmt: skip
-    chosen = [name for name in fixed if name is not None and name in names]
-    return chosen + sorted(name for name in names if _MAG_COLUMN.match(name) and name not in chosen)
+def stars_from_columns(columns: Columns, path: Path | str) -> Stars:
+    """Columns of any dialect as `Stars`; rows without a position are dropped. `path`: for messages.
 
-
-def _stars(columns: Columns, path: Path) -> Stars:
-    """Columns of any dialect as `Stars`; rows without a position are dropped."""
+    Raises `ReferenceFileError` when the columns are not known.
+    """
     dialect = _dialect(set(columns), path)
     n = len(columns[dialect.ra])
 
@@ -285,17 +281,39 @@ def _stars(columns: Columns, path: Path) -> Stars:
         values = np.asarray(columns[name], dtype=np.float64)
         return np.where(np.isfinite(values), values, default)
 
-    errors = [column(name, np.nan) for name in (dialect.error_ra, dialect.error_dec)]
-    error = np.sqrt((errors[0] ** 2 + errors[1] ** 2) / 2.0) * dialect.error_to_mas
-    mags = {band: column(name, np.nan) for name, band in dialect.bands if name in columns}
-    mags |= {m["band"]: column(m.group(), np.nan) for m in map(_MAG_COLUMN.match, columns) if m}
+    pm_ra, pm_dec = column(dialect.pm_ra, np.nan), column(dialect.pm_dec, np.nan)
+    moving = np.isfinite(pm_ra) & np.isfinite(pm_dec)
+    pm_error = _per_axis(column(dialect.pm_error_ra, np.nan), column(dialect.pm_error_dec, np.nan))
+    error = _per_axis(column(dialect.error_ra, np.nan), column(dialect.error_dec, np.nan))
+    error = error * dialect.error_to_mas
+    bands = dialect.all_bands(columns)
     stars = Stars(
         ra_deg=np.mod(column(dialect.ra, np.nan), 360.0),
         dec_deg=column(dialect.dec, np.nan),
         error_mas=np.where(error > 0, error, dialect.error_default_mas),
-        epoch_year=column(dialect.epoch, dialect.epoch_default),
-        pm_ra_mas_yr=column(dialect.pm_ra, 0.0),
-        pm_dec_mas_yr=column(dialect.pm_dec, 0.0),
-        mags=mags,
+        epoch_year=_epochs(column(dialect.epoch, np.nan), dialect),
+        pm_ra_mas_yr=np.where(moving, pm_ra, 0.0),
+        pm_dec_mas_yr=np.where(moving, pm_dec, 0.0),
+        mags={band.name: column(band.mag, np.nan) for band in bands},
+        mag_errors={
+            band.name: _mag_error(column(band.error, np.nan), band.error_is)
+            for band in bands
+            if band.error in columns
+        },
+        pm_error_mas_yr=np.where(moving, pm_error, UNKNOWN_PM_MAS_YR),
     )
     return stars.take(np.isfinite(stars.ra_deg) & np.isfinite(stars.dec_deg))
+
+
+def _per_axis(ra: Floats, dec: Floats) -> Floats:
+    return np.sqrt((ra**2 + dec**2) / 2.0)
+
+
+def _epochs(values: Floats, dialect: Dialect) -> Floats:
+    years = 2000.0 + (values - _MJD_J2000) / _DAYS_PER_YEAR if dialect.epoch_is_mjd else values
+    return np.where(np.isfinite(years), years, dialect.epoch_default)
+
+
+def _mag_error(values: Floats, kind: str) -> Floats:
+    positive = np.where(values > 0, values, np.nan)
+    return _MAG_PER_RELATIVE_FLUX / positive if kind == "snr" else positive

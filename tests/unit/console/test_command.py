@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 COMMANDS = (
     "up", "demo", "real", "submit", "stack", "grade", "tail", "status", "show", "lineage", "dead-letters",
     "doctor", "migrate", "settings", "warm",
-    "watch", "verify", "measure", "policy", "images", "nodes", "place",
+    "watch", "verify", "measure", "policy", "calib", "images", "nodes", "place",
 )  # fmt: skip
 HEAVY = (
     "astropy",
@@ -77,7 +77,7 @@ def test_a_fault_of_ours_is_not_hidden() -> None:
 def test_every_command_has_help_with_the_exit_codes(arguments: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    if arguments not in (("stack",), ("dead-letters",), ("watch",), ("policy",)):
+    if arguments not in (("stack",), ("dead-letters",), ("watch",), ("policy",), ("calib",)):
         assert "Exit codes" in result.output
     for name in COMMANDS if not arguments else ():
         assert name in result.output

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from spica_imaging.sections import Section
 from spica_imaging.wcs import TpvWcs
-from spica_quality.report.colours import diverging, paint, sequential
 from spica_quality.report.diagrams import Everything, all_sources, saturation_mag
 from spica_quality.report.encoding import stretch
 from spica_quality.report.focal import width_slope
@@ -26,8 +25,9 @@ from spica_quality.report.mosaics import (
 from spica_quality.report.outliers import outlying
 from spica_quality.report.preview import Caption, draw_preview
 from spica_quality.report.remarks import Seen, marks, remarks
-from spica_quality.report.svg import tick_text, ticks
 from spica_quality.science.psf.typicalstar import moffat_psf, typical_star
+from spica_reporting.colours import diverging, paint, sequential
+from spica_reporting.svg import tick_text, ticks
 
 from tests.support import reporting
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spica_console import exits
 
-_MODULES = ("spica_quality.warm", "spica_stack.warm")
+_MODULES = ("spica_quality.warm", "spica_calib.warm", "spica_stack.warm")
 
 
 def warm() -> None:

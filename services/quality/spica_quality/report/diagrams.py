@@ -9,11 +9,11 @@ from math import isfinite, log10, nan
 import numpy as np
 from numpy.typing import NDArray
 from spica_imaging.stats import median
+from spica_reporting.encoding import png
+from spica_reporting.svg import Axes, Drawing, spread
 
 from spica_quality.report.contents import LABELS
-from spica_quality.report.encoding import png
 from spica_quality.report.gathering import POINT_LIKE, SATURATED, STAR, CcdPictures
-from spica_quality.report.svg import Axes, Drawing, spread
 from spica_quality.science.metrics.counts import expected_per_mag
 from spica_quality.science.metrics.figures import FIGURES, Row, number
 

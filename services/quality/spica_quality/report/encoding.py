@@ -1,16 +1,15 @@
-"""Pixels to PNG and JPEG bytes, small and always the same for the same pixels."""
+"""CCDs and their masks as pictures: pixels to grey levels, reasons to colours."""
 
 from __future__ import annotations
-
-import base64
-import io
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from spica_imaging.stats import median_sigma
+from spica_reporting.colours import NO_DATA
+from spica_reporting.encoding import saved
 
-from spica_quality.report.colours import NO_DATA, REASONS
+from spica_quality.report.colours import REASONS
 
 Pixels = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -42,17 +41,7 @@ def grey_jpeg(pixels: Pixels, quality: int = 40) -> bytes:
     """A stretched picture of one CCD; the first row of pixels is the bottom one, as FITS viewers show it."""
     levels = stretch(pixels, *median_sigma(pixels[::3, ::3]))
     levels[np.isnan(pixels)] = NO_DATA[0]
-    return _save(Image.fromarray(levels[::-1]), "JPEG", quality=quality, optimize=True)
-
-
-def colour_jpeg(picture: Bytes, quality: int = 60) -> bytes:
-    """A picture in colour or grey, rows as they come."""
-    return _save(Image.fromarray(picture), "JPEG", quality=quality, optimize=True)
-
-
-def png(picture: Bytes) -> bytes:
-    """A picture in colour (and transparency) or grey, rows as they come."""
-    return _save(Image.fromarray(picture), "PNG", compress_level=6)
+    return saved(Image.fromarray(levels[::-1]), "JPEG", quality=quality, optimize=True)
 
 
 def overlay_index(reasons: NDArray[np.uint16], *, leave_out: int = 0) -> Bytes:
@@ -71,16 +60,4 @@ def overlay_png(index: Bytes) -> bytes:
     picture.putpalette(palette)
     alphas = bytes([0] + [225] * len(REASONS))
     # Runs of equal bytes alone (zlib's Z_RLE = 3): as small as the best for scattered points, forty times as fast.
-    return _save(picture, "PNG", compress_level=6, compress_type=3, bits=4, transparency=alphas)
-
-
-def _save(picture: Image.Image, form: str, **options: object) -> bytes:
-    target = io.BytesIO()
-    picture.save(target, format=form, **options)
-    return target.getvalue()
-
-
-def data_uri(content: bytes) -> str:
-    """For the page itself: nothing is fetched from elsewhere."""
-    kind = "jpeg" if content[:2] == b"\xff\xd8" else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return saved(picture, "PNG", compress_level=6, compress_type=3, bits=4, transparency=alphas)

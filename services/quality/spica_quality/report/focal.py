@@ -8,10 +8,12 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 from spica_imaging.stats import median
+from spica_reporting.colours import css, diverging, paint, sequential
+from spica_reporting.encoding import colour_jpeg, png
+from spica_reporting.svg import Drawing
 
-from spica_quality.report.colours import css, diverging, paint, sequential
 from spica_quality.report.contents import LABELS
-from spica_quality.report.encoding import colour_jpeg, overlay_png, png
+from spica_quality.report.encoding import overlay_png
 from spica_quality.report.gathering import CcdPictures
 from spica_quality.report.layout import Layout
 from spica_quality.report.mosaics import (
@@ -21,7 +23,6 @@ from spica_quality.report.mosaics import (
     mask_mosaic,
     weight_mosaic,
 )
-from spica_quality.report.svg import Drawing
 from spica_quality.science.metrics.figures import FIGURES, Row, number
 
 Floats = NDArray[np.float64]

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from spica_imaging.stats import median, median_sigma
+from spica_reporting.colours import NO_DATA
 
-from spica_quality.report.colours import NO_DATA, REASONS
+from spica_quality.report.colours import REASONS
 from spica_quality.report.encoding import overlay_index, stretch
 from spica_quality.report.gathering import CcdPictures, SkyMesh
 from spica_quality.report.layout import Layout

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,17 +10,17 @@ from math import nan
 from typing import Any, Literal
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from spica_imaging.stats import finite
 from spica_proto.base import Reason
 from spica_proto.images import Verdict
+from spica_reporting.document import base_style, security, template
+from spica_reporting.encoding import data_uri
 
 from spica_quality.report import diagrams, focal
 from spica_quality.report.colours import REASONS
 from spica_quality.report.contents import COLUMNS, EXTREMES, FACTS, about, plain_value, with_unit
 from spica_quality.report.diagrams import Expectation
-from spica_quality.report.encoding import data_uri
 from spica_quality.report.gathering import CcdPictures
 from spica_quality.report.layout import Layout, lay_out
 from spica_quality.report.outliers import outlying
@@ -114,7 +112,7 @@ class _Page:
         self.ids = {"image", "ccds", "figures", *(picture.id for picture in self.pictures)}
 
     def context(self) -> dict[str, Any]:
-        style, script = _asset("report.css"), _asset("report.js")
+        style, script = base_style() + _asset("report.css"), _asset("report.js")
         verdict = self.verdict
         present = int(
             np.bitwise_or.reduce(
@@ -125,7 +123,7 @@ class _Page:
             "subject": self.subject,
             "style": Markup(style),
             "script": Markup(script),
-            "security": _security(style, script),
+            "security": security(script),
             "header": [[(key, _card(self.subject.header.get(key))) for key in line] for line in HEADER],
             "grade": verdict.grade if verdict else "–",
             "policy": verdict.policy if verdict else "",
@@ -291,13 +289,4 @@ def _asset(name: str) -> str:
 
 @cache
 def _template() -> Any:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_asset("report.html"))
-
-
-def _security(style: str, script: str) -> str:
-    """What the page may do: its own script and pictures, and nothing from elsewhere."""
-    own = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{own}'"
+    return template(_asset("report.html"))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from spica_reporting.encoding import png
 
-from spica_quality.report.encoding import png
 from spica_quality.report.gathering import CcdPictures
 from spica_quality.report.layout import lay_out
 from spica_quality.report.mosaics import image_mosaic

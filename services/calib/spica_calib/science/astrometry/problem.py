@@ -174,6 +174,8 @@ class ExposureSolution:
     """Reduced."""
     model_error_mas: float
     """Largest standard error per axis of the WCS over its CCDs, as the fit's covariance says."""
+    extra_mas: float = 0.0
+    """Scatter per axis of its detections beyond their errors, as it went into the fit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+WIDENED = 1.5
+"""Neighbours by chance are counted within this times the radius: what a grid of maps must have to cover all maps."""
+
 
 def log10_false_match(
     n_matched: int, n_tried: int, p_single: float, n_hypotheses: float, n_free: int
@@ -27,3 +32,25 @@ def log10_false_match(
     if share < 1.0:
         divergence += (1 - share) * math.log((1 - share) / (1 - p))
     return min(0.0, math.log10(max(n_hypotheses, 1.0)) - n * divergence / math.log(10))
+
+
+def log10_maps(
+    shift: float, rotation_rad: float, scale: float, shear: float, half_diagonal: float, radius: float
+) -> float:
+    """How many maps (log10) must be tried so that none of a range is missed; lengths in one unit.
+
+    Every map in the range (shift of either sign along two axes, rotation, relative scale, and shear where it is
+    free) then has one on the grid that differs from it by less than half of `radius` on all of the frame. What any map
+    matches within `radius`, a map of the grid matches within `WIDENED` times as much: so the number of maps on the
+    grid times the chance of one of them bounds the chance of the best of all, however it was found.
+    """
+    # A similarity's errors along its four parameters add up to sqrt(2) steps, an affine map's to (1 + sqrt(2)) / sqrt(2).
+    step = (
+        (WIDENED - 1.0)
+        * radius
+        / (math.sqrt(2.0) if shear == 0.0 else (1.0 + math.sqrt(2.0)) / math.sqrt(2.0))
+    )
+    spans = [shift, shift, min(rotation_rad, math.pi) * half_diagonal, scale * half_diagonal]
+    if shear > 0.0:
+        spans += [shear * half_diagonal] * 2
+    return float(np.sum(np.log10([2.0 * span / step + 1.0 for span in spans])))

@@ -1,29 +1,77 @@
 """Which source is which star: robust matching in the tangent plane, with the odds against chance.
 
-Positions are tangent-plane coordinates in arcsec. The image's are those of an assumed WCS; what is
-looked for is the affine map that brings them onto the stars: first by voting over rotation, scale
-and shift, then refined by mutual nearest neighbours within a shrinking radius.
+Positions are tangent-plane coordinates in arcsec, the image's by an assumed WCS. What is looked for is the map that
+brings them onto the stars: pairs of bright sources are tried on all pairs of stars that the prior allows (`kernels`);
+what stands the test is refined by mutual nearest neighbours within a shrinking radius (`neighbours`), and weighed
+against chance (`chance`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from spica_calib.science.matching.chance import log10_false_match
-from spica_calib.science.matching.kernels import vote_shifts
+from spica_calib.science.matching.chance import WIDENED, log10_false_match, log10_maps
+from spica_calib.science.matching.kernels import (
+    MAX_PAIRS,
+    Mask,
+    PairTable,
+    Range,
+    Verdict,
+    mask_near,
+    pair_table,
+    seek,
+)
+from spica_calib.science.matching.neighbours import Grid, coincidences, converge, grid_of
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-MAX_TURNS = 120_000
-"""More rotations times scales than this take longer than they are worth."""
-_AFFINE_FREE = 3
-"""An affine map has six free parameters, worth three matches."""
+_SHEAR = 0.02
+"""Maps that shear more than this are none of a camera."""
+_MARGIN = 1.05
+"""Refined maps may go beyond the prior by 5 %: so much more is counted as tried."""
+_CHOICES_LOG10 = 3.0
+"""Radii (12), rungs (4), kinds of map (2), first frames (3) and turns (2) among which the best is taken: below 1000."""
+_AFFINE_FROM = 10
+"""Matches that an affine map needs."""
+_RARE = 30
+"""With fewer matches a similarity, of which there are fewer, may be the more credible."""
+_BUDGET = 2_000_000
+"""Hypotheses per rung."""
+_MAX_WEIGHED = 12
+"""Hypotheses per rung that are refined before all are seen."""
+_LENGTHS = (0.25, 0.55)
+"""Pairs of sources have these lengths, in units of the frame's diagonal: long ones tell angles well."""
+_BINS = (48, 360)
+_RADIUS_PX = (4.0, 10.0)
+"""Hypotheses are tried with a radius between these."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rung:
+    """How deep to look: few points first, for the brightest are the surest to be stars of the catalogue."""
+
+    n_image: int
+    share: float
+    """Of those points, that a true hypothesis finds at least."""
+    max_pairs: int
+    swapped: bool = False
+    """Stars are tried on the sources: where these are many more, and which of them are stars is not told by brightness."""
+
+
+_LADDER = (
+    _Rung(40, 0.2, 400),
+    _Rung(120, 0.1, 3000),
+    _Rung(400, 0.04, 20000),
+    _Rung(60, 0.2, 1500, swapped=True),
+)
+_CROWDED = 3.0
+"""So many sources per star are many more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +100,27 @@ class PlanePoints:
         """Keep the brightest n."""
         return PlanePoints(self.x[:n], self.y[:n])
 
+    def near(self, x: float, y: float, radius: float) -> Index:
+        """Which points lie in a circle."""
+        return np.flatnonzero((self.x - x) ** 2 + (self.y - y) ** 2 <= radius * radius)
+
+    def take(self, index: Index) -> PlanePoints:
+        """Keep these."""
+        return PlanePoints(self.x[index], self.y[index])
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where the image lies in the assumed plane: centre, half diagonal, area, and its CCDs' corners."""
+    """What the image covers of the plane whose origin is about its middle: its CCDs' corners."""
 
     corners: Floats
     """Shape (n_ccds, 4, 2), in order around each CCD, arcsec."""
     pixel_arcsec: float
 
     @property
-    def centre(self) -> tuple[float, float]:
-        """Middle of the bounding box."""
-        low, high = self.corners.min(axis=(0, 1)), self.corners.max(axis=(0, 1))
-        return float(low[0] + high[0]) / 2, float(low[1] + high[1]) / 2
-
-    @property
     def half_diagonal(self) -> float:
-        """Largest distance from the centre to a corner."""
-        return float(np.hypot(*(self.corners - self.centre).transpose(2, 0, 1)).max())
+        """Largest distance of a corner from the origin."""
+        return float(np.hypot(self.corners[..., 0], self.corners[..., 1]).max())
 
     @property
     def area(self) -> float:
@@ -78,6 +128,10 @@ class Frame:
         x, y = self.corners[..., 0], self.corners[..., 1]
         twice: Floats = (x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)
         return float(np.abs(twice).sum() / 2)
+
+    def mapped(self, matrix: Floats, offset: Floats) -> Frame:
+        """The frame under a map."""
+        return Frame(self.corners @ matrix.T + offset, self.pixel_arcsec)
 
     def contains(self, x: Floats, y: Floats) -> NDArray[np.bool_]:
         """Which points lie on a CCD."""
@@ -110,11 +164,6 @@ class PlaneMatch:
         """Number of matched pairs."""
         return len(self.image)
 
-    def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Map points of the assumed plane."""
-        m, o = self.matrix, self.offset
-        return m[0, 0] * x + m[0, 1] * y + o[0], m[1, 0] * x + m[1, 1] * y + o[1]
-
     @property
     def numbers(self) -> dict[str, float | int | str | None]:
         """What to tell people about it."""
@@ -141,134 +190,243 @@ def mutual_nearest(ax: Floats, ay: Floats, tree_b: KDTree, radius: float) -> tup
     return i, nearest[i]
 
 
-def _turns(prior: Prior, cell: float, half_diagonal: float) -> tuple[Floats, Floats]:
-    """Rotations (rad) and scales to try: at the frame's corners neighbours differ by half a cell."""
-    step = cell / (2.0 * half_diagonal)
-    n_rotations = 2 * math.ceil(math.radians(prior.rotation_deg) / step) + 1
-    rotations = np.linspace(-1, 1, n_rotations) * math.radians(prior.rotation_deg)
-    n_scales = 2 * math.ceil(prior.scale / step) + 1
-    scales = np.linspace(1 - prior.scale, 1 + prior.scale, n_scales)
-    grid = np.meshgrid(rotations, scales, indexing="ij")
-    return grid[0].ravel(), grid[1].ravel()
+@dataclass(frozen=True)
+class Stage:
+    """One frame's points and the stars around, and what has been made of the stars for searching."""
+
+    image: PlanePoints
+    """Relative to about the frame's middle."""
+    stars: PlanePoints
+    frame: Frame
+    ranked: bool = True
+    """Whether the brightness of sources is known: else they come in no order, and all of them are asked."""
+    tables: dict[tuple[float, ...], tuple[PairTable, Mask]] = field(default_factory=dict)
+    """Made once for stages with the same stars: pass it on."""
 
 
-def _fit_map(points: Floats, targets: Floats, affine: bool) -> tuple[Floats, Floats]:
-    """Least-squares affine map, or similarity (rotation and scale only)."""
-    middle, goal = points.mean(axis=0), targets.mean(axis=0)
-    p, t = points - middle, targets - goal
-    if affine:
-        matrix = np.linalg.lstsq(p, t, rcond=None)[0].T
-    else:
-        norm = max(float((p**2).sum()), 1e-12)
-        a = float((p * t).sum()) / norm
-        b = float((p[:, 0] * t[:, 1] - p[:, 1] * t[:, 0]).sum()) / norm
-        matrix = np.array([[a, -b], [b, a]])
-    return matrix, goal - matrix @ middle
-
-
-def refine(
-    image: PlanePoints,
-    stars: PlanePoints,
-    frame: Frame,
-    matrix: Floats,
-    offset: Floats,
-    radius: float,
-    n_hypotheses: float,
-) -> PlaneMatch:
-    """Iterate neighbours and map, with a radius that follows the residuals (never below one pixel)."""
-    tree = KDTree(np.column_stack((stars.x, stars.y)))
-    points = np.column_stack((image.x, image.y))
-    targets = np.column_stack((stars.x, stars.y))
-    mirror = np.linalg.det(matrix) < 0
-    flip = np.array([-1.0 if mirror else 1.0, 1.0])
-    i = j = np.empty(0, dtype=np.intp)
-    for step in range(12):
-        mapped = points @ matrix.T + offset
-        new_i, new_j = mutual_nearest(mapped[:, 0], mapped[:, 1], tree, radius)
-        settled = step > 3 and np.array_equal(new_i, i) and np.array_equal(new_j, j)
-        i, j = new_i, new_j
-        if len(i) < 3:
-            break
-        matrix, offset = _fit_map(points[i] * flip, targets[j], affine=len(i) >= 6 and step >= 2)
-        matrix = matrix * flip
-        if settled:
-            break
-        residual = np.hypot(*(points[i] @ matrix.T + offset - targets[j]).T)
-        # The median of a Rayleigh distribution is 1.177 sigma.
-        radius = float(np.clip(4.0 * np.median(residual) / 1.177, frame.pixel_arcsec, radius))
-    return _judged(image, stars, frame, matrix, offset, i, j, radius, n_hypotheses)
-
-
-def _judged(
-    image: PlanePoints,
-    stars: PlanePoints,
-    frame: Frame,
-    matrix: Floats,
-    offset: Floats,
-    i: Index,
-    j: Index,
-    radius: float,
-    n_hypotheses: float,
-) -> PlaneMatch:
-    """Weigh the matches against chance: the fewer of sources and stars on the frame meet the more."""
-    inverse = np.linalg.inv(matrix) if abs(np.linalg.det(matrix)) > 1e-6 else np.eye(2)
-    back = (np.column_stack((stars.x, stars.y)) - offset) @ inverse.T
-    n_stars = int(frame.contains(back[:, 0], back[:, 1]).sum())
-    n_tried, n_other = sorted((len(image), max(n_stars, len(i))))
-    p_single = 1.0 - math.exp(-n_other / frame.area * math.pi * radius**2)
-    return PlaneMatch(
-        matrix=matrix,
-        offset=offset,
-        image=i,
-        star=j,
-        radius_arcsec=radius,
-        n_tried=n_tried,
-        expected_by_chance=n_tried * p_single,
-        log10_false=log10_false_match(len(i), n_tried, p_single, n_hypotheses, _AFFINE_FREE),
+def _inside(matrix: Floats, offset: Floats, prior: Prior, turn: float, slack: float) -> bool:
+    """Whether a refined map is one of those that are counted as tried."""
+    sign = -1.0 if np.linalg.det(matrix) < 0 else 1.0
+    real, imag = 0.5 * (sign * matrix[0, 0] + matrix[1, 1]), 0.5 * (sign * matrix[1, 0] - matrix[0, 1])
+    largest, smallest = np.linalg.svd(matrix, compute_uv=False)
+    if smallest <= 0 or largest / smallest - 1.0 > 2.0 * _SHEAR:
+        return False
+    angle = abs((math.atan2(imag, real) - turn + math.pi) % (2.0 * math.pi) - math.pi)
+    return (
+        angle <= _MARGIN * math.radians(prior.rotation_deg)
+        and abs(math.hypot(real, imag) - 1.0) <= _MARGIN * prior.scale
+        and float(np.hypot(*offset)) <= _MARGIN * prior.shift_arcsec + slack
     )
 
 
-def search(
-    image: PlanePoints, stars: PlanePoints, frame: Frame, prior: Prior, n_bright: int, cell_px: float = 7.0
-) -> PlaneMatch | None:
-    """Vote over all turns and shifts the prior allows; the most credible of the refined best few.
+def weigh(
+    stage: Stage,
+    matrix: Floats,
+    offset: Floats,
+    radius: float,
+    prior: Prior,
+    turn: float = 0.0,
+    *,
+    every: bool = False,
+) -> PlaneMatch:
+    """Refine a map and say what speaks for it: `log10_false` bounds the chance of as many matches anywhere in the prior.
 
-    `image` and `stars` come brightest first; `n_bright` sources vote, and as many stars per area.
-    None when there is too little to vote with. The result may still be chance: see `log10_false`.
+    Of sources that are many more than the stars only the brightest count, unless `every` is asked for.
     """
-    centre = frame.centre
-    share = frame.area / (math.pi * (prior.shift_arcsec + frame.half_diagonal) ** 2)
-    n_stars = int(min(len(stars), max(20.0, 1.2 * n_bright / max(share, 1e-3)), 1500))
-    few, targets = image.first(n_bright), stars.first(n_stars)
-    if len(few) < 3 or len(targets) < 3:
+    frame = stage.frame
+    reach = frame.half_diagonal * math.sqrt(abs(float(np.linalg.det(matrix)))) * 1.02 + 2.0 * radius
+    around = stage.stars.near(float(offset[0]), float(offset[1]), reach)
+    expected = len(around) * frame.area / (math.pi * reach * reach)
+    image = stage.image
+    if stage.ranked and not every:
+        image = image.first(max(300, int(6.0 * expected)))
+    # Stars come brightest first: many more of them than there are sources only confuse.
+    around = around[: max(300, int(6.0 * len(image) * math.pi * reach * reach / frame.area))]
+    stars = stage.stars.take(around)
+    grid = grid_of(stars.x, stars.y, 2.0 * radius)
+    best = _refined(image, stars, around, grid, frame, matrix, offset, radius, prior, turn, _AFFINE_FROM)
+    if _AFFINE_FROM <= best.n_matched < _RARE or best.n_matched == 0:
+        plain = _refined(image, stars, around, grid, frame, matrix, offset, radius, prior, turn, 1 << 30)
+        return plain if plain.log10_false < best.log10_false else best
+    return best
+
+
+def _refined(
+    image: PlanePoints, stars: PlanePoints, around: Index, grid: Grid, frame: Frame, matrix: Floats, offset: Floats,
+    radius: float, prior: Prior, turn: float, affine_from: int,
+) -> PlaneMatch:  # fmt: skip
+    matrix, offset, first, second, radius = converge(
+        image.x, image.y, grid, np.ascontiguousarray(matrix), offset, radius, frame.pixel_arcsec, affine_from
+    )
+    slack = 5.0 * frame.pixel_arcsec
+    if len(first) < 3 or not _inside(matrix, offset, prior, turn, slack):
+        return _nothing(matrix, offset, radius, len(image))
+    n_stars = int(frame.mapped(matrix, offset).contains(stars.x, stars.y).sum())
+    n_tried, n_other = sorted((len(image), max(n_stars, len(first))))
+    wide = WIDENED * radius
+    p_mean = 1.0 - math.exp(-n_other / frame.area * math.pi * wide * wide)
+    # Where sources and stars crowd, the mean tells too little: displaced by a little, as many meet by chance.
+    p_local = coincidences(image.x, image.y, grid, matrix, offset, wide) / n_tried
+    p = min(1.0, max(p_mean, p_local))
+    log10_tried = _CHOICES_LOG10 + log10_maps(
+        _MARGIN * prior.shift_arcsec + slack,
+        _MARGIN * math.radians(prior.rotation_deg),
+        _MARGIN * prior.scale,
+        _SHEAR if len(first) >= affine_from else 0.0,
+        frame.half_diagonal,
+        radius,
+    )
+    return PlaneMatch(
+        matrix=matrix,
+        offset=offset,
+        image=first.astype(np.intp),
+        star=around[second],
+        radius_arcsec=float(radius),
+        n_tried=n_tried,
+        expected_by_chance=n_tried * p,
+        log10_false=log10_false_match(len(first), n_tried, p, 10.0**log10_tried, 0),
+    )
+
+
+def _nothing(matrix: Floats, offset: Floats, radius: float, n_tried: int) -> PlaneMatch:
+    none = np.empty(0, dtype=np.intp)
+    return PlaneMatch(matrix, offset, none, none, radius, n_tried, 0.0, 0.0)
+
+
+def _pairs_of(
+    points: PlanePoints, shortest: float, longest: float, limit: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Pairs of points with a length between these, the brightest first."""
+    second, first = np.tril_indices(len(points), -1)
+    length = np.hypot(points.x[first] - points.x[second], points.y[first] - points.y[second])
+    good = np.flatnonzero((length >= shortest) & (length < longest))[:limit]
+    return np.asarray(first[good], dtype=np.int32), np.asarray(second[good], dtype=np.int32)
+
+
+def _prepared(stage: Stage, prior: Prior, rung: _Rung) -> tuple[PlanePoints, PairTable, Mask, float]:
+    """What is tried, on which pairs; the mask of their points and their density.
+
+    As a rule sources are tried on the brightest stars, twice as many per area.
+    """
+    frame = stage.frame
+    half, pixel = frame.half_diagonal, frame.pixel_arcsec
+    shortest, longest = (2.0 * half * part for part in _LENGTHS)
+    if rung.swapped:
+        # Only stars that the image is bound to cover, if that leaves any.
+        inner = max(0.3 * half, 0.8 * half * (1.0 - prior.scale) - prior.shift_arcsec)
+        probes = stage.stars.take(stage.stars.near(0.0, 0.0, inner)).first(rung.n_image)
+        targets, reach, area = stage.image, half, frame.area
+        wanted = float(len(targets))
+        scale = prior.scale / (1.0 - prior.scale)
+    else:
+        probes = stage.image.first(rung.n_image)
+        scale = prior.scale
+        reach = prior.shift_arcsec + half * (1.0 + scale)
+        area = math.pi * reach * reach
+        targets = stage.stars.take(stage.stars.near(0.0, 0.0, reach))
+        wanted = max(20.0, 2.0 * rung.n_image / frame.area * area)
+    shortest, longest = shortest * (1.0 - scale), longest * (1.0 + scale)
+    # So many that their pairs fit into a table.
+    most = math.sqrt(0.7 * MAX_PAIRS * max(1.0, area / (math.pi * (longest**2 - shortest**2))))
+    chosen = targets.first(int(min(wanted, most)))
+    density = len(chosen) / area
+    low, high = (px * pixel for px in _RADIUS_PX)
+    radius = min(max(math.sqrt(0.02 / (math.pi * max(density, 1e-12))), low), high)
+    cell = max(radius / 2.0, 2.0 * reach / 8192.0)
+    key = (len(chosen), round(reach, 6), shortest, longest, cell)
+    if rung.swapped or key not in stage.tables:
+        table = pair_table(chosen.x, chosen.y, shortest, longest, *_BINS, MAX_PAIRS)
+        stage.tables[key] = table, mask_near(chosen.x, chosen.y, reach + radius, cell, max(radius, cell))
+    return probes, *stage.tables[key], density
+
+
+def _rung(
+    stage: Stage, prior: Prior, turn: float, mirrored: bool, rung: _Rung, limit_log10: float
+) -> PlaneMatch | None:
+    half = stage.frame.half_diagonal
+    few, table, mask, density = _prepared(stage, prior, rung)
+    first, second = _pairs_of(few, 2.0 * half * _LENGTHS[0], 2.0 * half * _LENGTHS[1], rung.max_pairs)
+    if len(first) == 0 or len(table.first) == 0:
         return None
-    cell = cell_px * frame.pixel_arcsec
-    turns, scales = _turns(prior, cell, frame.half_diagonal)
-    while len(turns) > MAX_TURNS:
-        cell *= 1.5
-        turns, scales = _turns(prior, cell, frame.half_diagonal)
-    n_hypotheses = 10.0 * len(turns) * len(prior.mirrored) * max(1.0, 4 * prior.shift_arcsec / cell) ** 2
-    candidates = []
-    for mirrored in prior.mirrored:
-        sign = -1.0 if mirrored else 1.0
-        votes, dx, dy = vote_shifts(
-            sign * (few.x - centre[0]),
-            few.y - centre[1],
-            targets.x - centre[0],
-            targets.y - centre[1],
-            scales * np.cos(turns),
-            scales * np.sin(turns),
-            prior.shift_arcsec + cell,
-            cell,
+    radius = 2.0 * mask.cell
+    p = min(0.5, max(1e-9, density * math.pi * radius * radius))
+    share = min(0.9, max(rung.share, 2.0 * p))
+    verdict = Verdict(math.log(share / p), math.log((1.0 - share) / (1.0 - p)), -6.0, 14.0)
+    low, high = 1.0 - prior.scale, 1.0 + prior.scale
+    if rung.swapped:
+        low, high = 1.0 / high, 1.0 / low
+    shift = prior.shift_arcsec * (high if rung.swapped else 1.0)
+    allowed = Range(turn, math.radians(prior.rotation_deg), low, high, shift)
+    sign = -1.0 if mirrored else 1.0
+    x = sign * few.x
+    kept = np.zeros((8, 5))
+    best: PlaneMatch | None = None
+    seen: list[Floats] = []
+    begin, spent = 0, 0
+    while begin < len(first) and spent < _BUDGET:
+        begin, tried, enough = seek(
+            x, few.y, first, second, begin, table, mask, allowed, verdict, _BUDGET - spent, kept
         )
-        for turn in np.argsort(-votes, kind="stable")[:5]:
-            a, b = scales[turn] * math.cos(turns[turn]), scales[turn] * math.sin(turns[turn])
-            matrix = np.array([[a * sign, -b], [b * sign, a]])
-            offset = np.array([dx[turn], dy[turn]]) + centre - matrix @ np.array(centre)
-            candidates.append((int(votes[turn]), matrix, offset))
-    candidates.sort(key=lambda candidate: -candidate[0])
-    refined = [
-        refine(image.first(4 * n_bright), stars, frame, matrix, offset, cell, n_hypotheses)
-        for _, matrix, offset in candidates[:6]
-    ]
-    return min(refined, key=lambda match: match.log10_false)
+        spent += tried
+        last = begin >= len(first) or spent >= _BUDGET
+        if not (enough or last):
+            continue
+        for row in kept[np.argsort(-kept[:, 0], kind="stable")][: 8 if last else 2]:
+            if row[0] <= 0.0 or any(np.array_equal(row, old) for old in seen):
+                continue
+            seen.append(row.copy())
+            matrix, offset = np.array([[sign * row[1], -row[2]], [sign * row[2], row[1]]]), row[3:5].copy()
+            if rung.swapped:
+                matrix = np.linalg.inv(matrix)
+                offset = -matrix @ offset
+            found = weigh(stage, matrix, offset, radius, prior, turn, every=rung.swapped)
+            if best is None or found.log10_false < best.log10_false:
+                best = found
+            if best.log10_false < limit_log10:
+                return best
+        if len(seen) >= _MAX_WEIGHED and not last:
+            verdict = verdict._replace(enough=verdict.enough + 10.0)
+    return best
+
+
+def _worth(stage: Stage, rung: _Rung, previous: _Rung | None) -> bool:
+    """Whether a rung can show more than the one before."""
+    frame = stage.frame
+    if rung.swapped:
+        near = len(stage.stars.near(0.0, 0.0, frame.half_diagonal))
+        per_frame = near * frame.area / (math.pi * frame.half_diagonal**2)
+        return not stage.ranked or len(stage.image) > _CROWDED * per_frame
+    if not stage.ranked:
+        return False
+    # With all sources in already, it shows fainter stars: once is enough.
+    return previous is None or previous is _LADDER[0] or len(stage.image) > previous.n_image
+
+
+def search(
+    stage: Stage,
+    prior: Prior,
+    limit_log10: float,
+    turns: tuple[float, ...] = (0.0,),
+    depth: int | None = None,
+) -> PlaneMatch | None:
+    """Look over all that the prior allows, about each of some turns (rad); the first credible match, else the best.
+
+    `depth`: how many rungs of the ladder to try, fainter points with each; None: all. The result is None when there
+    is too little to search with, and it may still be chance: see `log10_false`.
+    """
+    if len(stage.image) < 3 or len(stage.stars) < 3:
+        return None
+    best: PlaneMatch | None = None
+    previous: _Rung | None = None
+    for rung in _LADDER[: depth if stage.ranked else None]:
+        if not _worth(stage, rung, previous):
+            continue
+        previous = rung
+        for turn in turns:
+            for mirrored in prior.mirrored:
+                found = _rung(stage, prior, turn, mirrored, rung, limit_log10)
+                if found is not None and (best is None or found.log10_false < best.log10_false):
+                    best = found
+                if best is not None and best.log10_false < limit_log10:
+                    return best
+    return best

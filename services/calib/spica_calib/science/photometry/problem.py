@@ -7,8 +7,8 @@ Model: magnitude of a star = instrumental magnitude (of 1 adu/s) + zero point of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from spica_calib.science.stars import Bools, Floats
 
 Index = NDArray[np.int32]
+
+Anchor = Literal["reference", "header", "context", "overlap", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class PhotometricExposure:
     own_zeropoint_mag: float | None = None
     own_zeropoint_sigma_mag: float | None = None
     """Found before, when the image was calibrated by itself."""
+    own_anchor: Anchor | None = None
+    """What that stood on; None: not known. One that stood on nothing, or on its context, anchors nothing."""
+    filter: str = ""
+    """Detections of one source in exposures of different filters are told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class PhotometricDetections:
     ccd: Index
     """Index into the exposure's CCDs."""
     group: Index
-    """Detections of one source share a number."""
+    """Detections of one source share a number, from 0."""
     mag: Floats
     """Instrumental, of adu/s."""
     error_mag: Floats
@@ -62,7 +68,50 @@ class PhotometricDetections:
     """Of the reference star, in the colour that the profile names for the band; NaN without."""
 
 
-Anchor = Literal["reference", "header", "context", "overlap", "none"]
+@dataclass(frozen=True, slots=True)
+class ColourTerm:
+    """What is known of a context's colour term before its stars are looked at."""
+
+    value: float = 0.0
+    sigma: float = 0.0
+    """0: it is not fitted."""
+    zero_mag: float = 0.0
+    """Colour at which the zero point holds. For colours in AB that is 0: a flat spectrum has one magnitude in all bands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to solve."""
+
+    band: str | None = None
+    """What the reference magnitudes are, for the record."""
+    colour_terms: Mapping[str, ColourTerm] = field(default_factory=dict)
+    """Per context; none: no colour term."""
+    colour_spread_mag: float = 0.15
+    """A colour term is fitted where the reference stars' colours scatter at least so much (standard deviation)."""
+    min_reference: int = 3
+    """An exposure with fewer reference stars is no anchor."""
+    floor_mag: float = 0.002
+    """Magnitudes of detections are never better than this, in quadrature."""
+    reference_floor_mag: float = 0.002
+    systematic_mag: float = 0.0005
+    """What no number of stars brings down (flat fields, the reference catalogue from place to place), in quadrature."""
+    clip_sigma: float = 4.5
+    illumination: bool = True
+    """Fit an offset per context and CCD; applied where it is significant."""
+    illumination_sigma_mag: float = 0.02
+    """How large these are expected to be (standard deviation); holds back those of CCDs with few stars."""
+    absorption_limit_mag: float = 0.05
+    """A sky monitor that saw more than this saw clouds."""
+    header_floor_mag: float = 0.01
+    """Zero points from headers are never better than this."""
+    context_sigma_mag: float = 0.1
+    """Standard error of a zero point taken over from the context: nobody looked at the sky."""
+    airmass_terms: Mapping[str, float] = field(default_factory=dict)
+    """Per context, magnitudes per airmass (negative), for exposures whose headers do not say."""
+    rounds: int = 10
+    dense_limit: int = 4500
+    """With more unknowns than this, conjugate gradients instead of a dense matrix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +134,8 @@ class ExposureZeroPoint:
     """One sentence with the numbers."""
     absorption_mag: float | None = None
     """Below the context's clear-sky zero point at its airmass."""
+    relative_mag: float | None = None
+    """Where `mag` is None: on a scale that exposures tied by overlaps share, about `NOMINAL_ZEROPOINT_MAG`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +144,32 @@ class Illumination:
 
     context: str
     offset_mag: Mapping[str, float]
-    """To be added to magnitudes, per CCD name; mean 0 over stars."""
+    """To be added to magnitudes, per CCD name; mean 0 over stars. All 0 where nothing significant was found."""
     sigma_mag: Mapping[str, float]
     colour_term: float | None
     colour_term_sigma: float | None
     colour_zero_mag: float
     n_stars: int
+    significant: bool = True
+    """Whether the offsets differ from 0 (or agree with offsets known before)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and numbers, exact."""
+        return {
+            "context": self.context,
+            "offset_mag": dict(self.offset_mag),
+            "sigma_mag": dict(self.sigma_mag),
+            "colour_term": self.colour_term,
+            "colour_term_sigma": self.colour_term_sigma,
+            "colour_zero_mag": self.colour_zero_mag,
+            "n_stars": self.n_stars,
+            "significant": self.significant,
+        }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Illumination:
+        """Read back what `to_json` wrote."""
+        return cls(**told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +183,10 @@ class PhotometricSolution:
     external_mag: float | None
     chi2_internal: float | None
     chi2_external: float | None
+    """Reduced, against photon noise and floors alone."""
     residual_mag: Floats
     """Per detection: its mean or reference minus calibrated; NaN where neither is."""
     kept: Bools
+    """Took part and was not cut as an outlier."""
     band: str | None
     notes: tuple[str, ...] = ()

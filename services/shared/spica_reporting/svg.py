@@ -10,7 +10,7 @@ from math import floor, isfinite, log10
 import numpy as np
 from numpy.typing import NDArray
 
-from spica_quality.report.encoding import data_uri
+from spica_reporting.encoding import data_uri
 
 Floats = NDArray[np.float64]
 
@@ -175,13 +175,18 @@ class Axes:
     def _y_ticks(self) -> list[float]:
         low, high = self.y_limits
         if self.log_y:
-            return [10.0**power for power in range(int(np.ceil(log10(low))), int(np.floor(log10(high))) + 1)]
+            powers = range(int(np.ceil(log10(low))), int(np.floor(log10(high))) + 1)
+            if len(powers) > 2 or high >= 1e4 or low <= 1e-3:
+                return [10.0**power for power in powers]
+            every = (nice * 10.0**power for power in range(-4, 5) for nice in (1.0, 2.0, 5.0))
+            return [value for value in every if low <= value <= high]
         return ticks(low, high, about=max(3, int((self.floor - self.top) / 45)))
 
     def _y_text(self, value: float) -> str:
         if self.log_y:
             power = round(log10(value))
-            return f"{value:g}" if -3 < power < 4 else "10" + str(power).translate(_RAISED)
+            small = -3 < power < 4 or abs(log10(value) - power) > 1e-9
+            return f"{value:g}" if small else "10" + str(power).translate(_RAISED)
         marks = self._y_ticks()
         return tick_text(value, marks[1] - marks[0] if len(marks) > 1 else 1.0)
 

@@ -1,0 +1,194 @@
+"""Numbers and sentences about a solution: residuals per exposure, what is not tied, what chance would give."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from spica_imaging.stats import SIGMA_PER_MAD
+
+from spica_calib.science.astrometry.crossid import StarField, associate
+from spica_calib.science.astrometry.kernels import Index, directions
+from spica_calib.science.astrometry.means import Means
+from spica_calib.science.astrometry.problem import Detections
+from spica_calib.science.astrometry.rounds import Rounds, Ties
+from spica_calib.science.stars import Bools, Floats
+
+_TRIED = 8
+"""Exposures on which chance is tried."""
+_ASIDE_RADII = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Residuals of one exposure, or of all."""
+
+    n_external: int
+    n_internal: int
+    external_mas: tuple[float, float]
+    internal_mas: tuple[float, float]
+    chi2_external: float
+    chi2_internal: float
+
+
+@dataclass(frozen=True, slots=True)
+class AllNumbers:
+    """Exposures in the input's order."""
+
+    exposures: list[Numbers]
+    whole: Numbers
+
+
+def _sigma(values: Floats) -> tuple[float, float]:
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    spread = SIGMA_PER_MAD * np.median(np.abs(values - np.median(values, axis=0)), axis=0)
+    return float(spread[0]), float(spread[1])
+
+
+def numbers_of(
+    rounds: Rounds, ties: Ties, means: Means, detections: Detections, order: Index, group: Index
+) -> AllNumbers:
+    """Robust residuals and reduced chi². A mean follows its members, which is made up for."""
+    group = group[order]
+    share = (means.weight[order] / np.maximum(means.total[group], 1e-300)).astype(np.float64)
+    inner = detections.kept & (means.agreeing[group] >= 2) & (share < 0.95)
+    outer = detections.kept & (means.star_weight[group] > 0)
+    freedom = np.maximum(1.0 - share, 0.05)
+    internal = detections.internal_mas / np.sqrt(freedom)[:, None]
+    weight = 1.0 / detections.sigma_mas**2
+    star = np.zeros(len(group))
+    star[outer] = 1e6 / means.star_weight[group[outer]]
+    inner_chi2 = (detections.internal_mas**2).sum(axis=1) * weight
+    outer_chi2 = (detections.external_mas**2).sum(axis=1) / (detections.sigma_mas**2 + star)
+
+    def told(mine: slice) -> Numbers:
+        i, o = inner[mine], outer[mine]
+        n_i, n_o = int(np.count_nonzero(i)), int(np.count_nonzero(o))
+        return Numbers(
+            n_o,
+            n_i,
+            _sigma(detections.external_mas[mine][o]),
+            _sigma(internal[mine][i]),
+            float(outer_chi2[mine][o].mean() / 2.0) if n_o else float("nan"),
+            float(inner_chi2[mine][i].sum() / (2.0 * freedom[mine][i].sum())) if n_i else float("nan"),
+        )
+
+    ends = np.searchsorted(detections.exposure, np.arange(len(rounds.layout.order) + 1))
+    exposures = [told(slice(int(a), int(b))) for a, b in itertools.pairwise(ends)]
+    return AllNumbers(exposures, told(slice(0, len(group))))
+
+
+def chance_matches(rounds: Rounds) -> float:
+    """How many sources would match a star if the stars were others: counted with the stars moved aside."""
+    layout, stars = rounds.layout, rounds.stars
+    free = np.flatnonzero(layout.free >= 0)
+    if not len(free) or not len(stars):
+        return 0.0
+    aside = np.radians(_ASIDE_RADII * max(rounds.radius, rounds.star_radius) / 3600.0)
+    moved = stars.vectors @ _turn(rounds.state.frames[free[0], 0], rounds.state.frames[free[0], 1], aside).T
+    elsewhere = StarField(moved, np.zeros_like(stars.motion), stars.error_arcsec, stars.epoch_year)
+    tried = free[:: max(1, len(free) // _TRIED)][:_TRIED]
+    rate, total = 0.0, 0
+    for e in tried:
+        mine = slice(int(layout.spans[e]), int(layout.spans[e + 1]))
+        sky = np.empty((mine.stop - mine.start, 3))
+        directions(layout.exposure[mine], rounds.state.frames, rounds.state.places[mine], sky)
+        groups = associate(
+            sky, np.ones(len(sky), np.float32), np.array([0, len(sky)]), np.zeros(1), elsewhere,
+            rounds.radius, rounds.star_radius,
+        )  # fmt: skip
+        rate += np.count_nonzero(groups.star >= 0)
+        total += len(sky)
+    # Per detection, then over as many sources as there are: groups, of which each counts once.
+    sources = total / max(len(tried), 1)
+    return float(rate / max(total, 1) * sources * _fields(rounds))
+
+
+def _turn(middle: Floats, axis: Floats, angle: float) -> Floats:
+    """Rotation of the sky that moves the middle along its meridian, and a bit aside."""
+    other = np.cross(middle, axis)
+    across = (other + 0.6 * axis) / np.sqrt(1.36)
+    x, y, z = across
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    turned: Floats = np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross
+    return turned
+
+
+def _fields(rounds: Rounds) -> float:
+    """How many exposures' worth of sky there are: overlapping ones see the same sources."""
+    frames = rounds.state.frames[rounds.layout.free >= 0]
+    width = rounds.state.air_unit
+    cells = {tuple(np.round(vector * 206265.0 / width).astype(int).tolist()) for vector in frames[:, 0]}
+    return float(len(cells))
+
+
+# ---- what the user should know ----
+
+
+def notes_of(rounds: Rounds, ties: Ties, means: Means) -> list[str]:
+    """Exposures and CCDs that hang on nothing, parts that do not overlap."""
+    layout, notes = rounds.layout, []
+    n = len(layout.exposures)
+    e, used = layout.exposure[ties.groups.members], means.weight > 0
+    group = np.repeat(np.arange(len(ties.groups)), ties.groups.count)
+    star = used & (means.star_weight[group] > 0)
+    inner = used & (means.agreeing[group] >= 2)
+    n_star, n_inner = np.bincount(e[star], minlength=n), np.bincount(e[inner], minlength=n)
+    free = layout.free >= 0
+    lonely = np.flatnonzero(free & (n_inner == 0))
+    if len(lonely) and n > 1:
+        notes.append(f"No source in common with any other exposure: {_names(layout.exposures, lonely)}.")
+    part = _parts(n, e[used], group[used].astype(np.int32))
+    if len(np.unique(part[free])) > 1 and len(lonely) < n:
+        notes.append(
+            f"The exposures fall into {len(np.unique(part[free]))} parts that have no source in common."
+        )
+    anchored = np.bincount(part, n_star, minlength=n) + np.bincount(part, ~free, minlength=n) > 0
+    floating = np.flatnonzero(free & ~anchored[part])
+    if len(floating):
+        notes.append(
+            "No reference star, the absolute place is that of the WCS they came with: "
+            f"{_names(layout.exposures, floating)}."
+        )
+    notes += _bare_ccds(rounds, ties, star, inner)
+    return notes
+
+
+def _bare_ccds(rounds: Rounds, ties: Ties, star: Bools, inner: Bools) -> list[str]:
+    layout, notes = rounds.layout, []
+    n = len(layout.planes)
+    plane = np.maximum(ties.plane, 0)
+    mine = ties.plane >= 0
+    n_star = np.bincount(plane[mine & star], minlength=n)
+    n_any = np.bincount(plane[mine & (star | inner)], minlength=n)
+    nothing = [layout.planes[k].name for k in np.flatnonzero(n_any == 0)]
+    without = [layout.planes[k].name for k in np.flatnonzero((n_star == 0) & (n_any > 0))]
+    if nothing:
+        notes.append(f"No match at all, placed as they came: CCDs {_listed(nothing)}.")
+    if without and n_star.any():
+        notes.append(f"No reference star, tied by other exposures alone: CCDs {_listed(without)}.")
+    context = rounds.degrees[layout.plane_context] if n else np.zeros(0)
+    few = [layout.planes[k].name for k in np.flatnonzero((rounds.caps < context) & (n_any > 0))]
+    if few:
+        notes.append(f"Too few matches for the distortion, which stays as it came: CCDs {_listed(few)}.")
+    return notes
+
+
+def _parts(n: int, exposure: Index, group: Index) -> Index:
+    """Which exposures hang together through common sources, shape (n,)."""
+    same = np.flatnonzero(group[1:] == group[:-1])
+    links = coo_array((np.ones(len(same)), (exposure[same], exposure[same + 1])), shape=(n, n))
+    return np.asarray(connected_components(links, directed=False)[1])
+
+
+def _names(exposures: tuple[object, ...], index: NDArray[np.intp]) -> str:
+    return _listed([str(getattr(exposures[int(k)], "name", k)) for k in index])
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

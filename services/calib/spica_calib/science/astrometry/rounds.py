@@ -1,0 +1,286 @@
+"""Rounds of the solution: which detections belong together, how well each is known, and the linear step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from spica_imaging.polynomial import terms
+
+from spica_calib.science.astrometry.crossid import Groups, StarField, associate
+from spica_calib.science.astrometry.kernels import Flags, Index, Singles, directions, predict
+from spica_calib.science.astrometry.layout import Layout
+from spica_calib.science.astrometry.means import Means, settle
+from spica_calib.science.astrometry.normal import Inverse, Linear, conjugate_gradients, inverse_of
+from spica_calib.science.astrometry.normal_kernels import AIR_FIRST, AIR_TERMS, Complex
+from spica_calib.science.astrometry.problem import Options
+from spica_calib.science.astrometry.scatter import star_scatter, unit_scatter
+from spica_calib.science.astrometry.start import State, put_everything
+from spica_calib.science.stars import Floats
+
+_FROZEN_ARCSEC = 1e-6
+_WEAK = 3.0
+"""Damping of maps, over the radius of cross-identification: far weaker than one star."""
+_AIR_ARCSEC = 0.3
+"""Free polynomials of the air are no larger than about this at the field's edge."""
+_REACH = 8.5
+"""Radius of cross-identification over the error of one detection: 6 sigma of a difference."""
+_SETTLED_ARCSEC = 3e-6
+_SAME_SCATTER = 0.02
+"""Scatter that changes by less of an error changes no weight to speak of."""
+
+
+@dataclass(slots=True)
+class Ties:
+    """What holds the model together in one round, in the order of groups."""
+
+    groups: Groups
+    u: Singles
+    v: Singles
+    plane: Index
+    exposure: Index
+    """Free number; -1: held."""
+    unit: Index
+
+
+class Rounds:
+    """The state of a solution on its way."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        state: State,
+        options: Options,
+        goal: Floats,
+        information: Floats,
+        stars: StarField,
+    ) -> None:
+        self.layout, self.state, self.options, self.stars = layout, state, options, stars
+        self.goal, self.information = goal, information
+        self.first_planes = state.planes.copy()
+        self.degrees = np.full(len(layout.contexts), layout.degree, dtype=np.int32)
+        """Per context."""
+        self.scale = self._pixel_scales()
+        """Arcsec per pixel of each unit."""
+        self.error = (layout.error_px * self.scale[layout.unit]).astype(np.float32)
+        self.extra = np.full(len(layout.exposures), options.crossid_arcsec / 4.0)
+        """Scatter per axis beyond the errors, of each exposure, arcsec."""
+        self.star_extra = options.crossid_arcsec / 4.0
+        self.coarse = True
+        """Whether outliers are not yet known well enough to leave them out of the scatter."""
+        self.radius = self.star_radius = options.crossid_arcsec
+        self.n_own = AIR_FIRST + (AIR_TERMS if options.atmosphere == "polynomial" else 0)
+        self.caps = np.ones(len(layout.planes), dtype=np.int32)
+        """Highest degree that each plane's own detections bear."""
+        self.rounds = 0
+        self.inverse: Inverse | None = None
+
+    def take(self, layout: Layout) -> None:
+        """Go on with other detections of the same exposures."""
+        self.layout, self.coarse = layout, False
+        self.state = self.state.resized(len(layout.u))
+        put_everything(layout, self.state)
+        self.error = (layout.error_px * self.scale[layout.unit]).astype(np.float32)
+        self.inverse = None
+
+    def _pixel_scales(self) -> Floats:
+        planes = self.state.planes
+        size = np.array([plane.half for plane in self.layout.planes])
+        area = planes[:, 0, 1] * planes[:, 1, 2] - planes[:, 0, 2] * planes[:, 1, 1]
+        scales = np.sqrt(np.abs(area)) / np.maximum(size, 1e-9)
+        found = np.empty(len(self.layout.unit_plane))
+        for unit, plane in enumerate(self.layout.unit_plane):
+            ccd = self.layout.ccd(unit)
+            found[unit] = scales[plane] if plane >= 0 else ccd.wcs.scale_at(*ccd.centre)
+        return found
+
+    # ---- what belongs together ----
+
+    def associate(self) -> Ties:
+        """Group detections by where the model puts them now."""
+        layout = self.layout
+        sky = np.empty((len(layout.u), 3))
+        directions(layout.exposure, self.state.frames, self.state.places, sky)
+        groups = associate(
+            sky, (1.0 / self.variance).astype(np.float32), layout.spans, layout.years, self.stars,
+            self.radius, self.star_radius,
+        )  # fmt: skip
+        return self.tie(groups)
+
+    def tie(self, groups: Groups) -> Ties:
+        """Gather what the linear problem needs of the members."""
+        layout, members = self.layout, groups.members
+        unit = layout.unit[members]
+        return Ties(
+            groups,
+            layout.u[members].astype(np.float32),
+            layout.v[members].astype(np.float32),
+            layout.unit_plane[unit],
+            layout.free[layout.exposure[members]],
+            unit,
+        )
+
+    @property
+    def variance(self) -> Singles:
+        """Per axis of each detection, arcsec²."""
+        extra = self.extra.astype(np.float32)
+        return self.error**2 + (extra**2)[self.layout.exposure]
+
+    @property
+    def star_variance(self) -> Floats:
+        """Per axis of each reference star, arcsec²."""
+        return self.stars.error_arcsec**2 + self.star_extra**2
+
+    def settle(self, ties: Ties, left_out: Flags | None = None) -> Means:
+        """Means of all groups as the model stands."""
+        return settle(
+            ties.groups, self.stars, self.state.places, self.layout.exposure, self.state.frames, self.layout.years,
+            self.variance, self.star_variance, self.options.clip_sigma, left_out,
+        )  # fmt: skip
+
+    def weigh(self, ties: Ties) -> Means:
+        """Means with errors as the scatter demands."""
+        means = self.settle(ties)
+        before = self.extra, self.star_extra
+        members = ties.groups.members
+        exposure = self.layout.exposure[members]
+        self.extra = unit_scatter(
+            ties.groups, means, self.error[members], exposure, self.star_variance, self.extra, self.coarse
+        )
+        self.star_extra = star_scatter(ties.groups, means, self.stars.error_arcsec, self.coarse)
+        typical = float(np.median(self.error)) if len(self.error) else 0.0
+        changed = float(np.abs(self.extra - before[0]).max(initial=0.0))
+        if max(changed, abs(self.star_extra - before[1])) < _SAME_SCATTER * typical:
+            self.extra, self.star_extra = before
+            return means
+        return self.settle(ties)
+
+    def narrow(self) -> bool:
+        """Let the radii follow the errors; whether that changed them much."""
+        if not len(self.error):
+            return False
+        before = self.radius, self.star_radius
+        largest = self.options.crossid_arcsec
+        smallest = min(float(np.median(self.scale)), largest)
+        typical = float(np.sqrt(np.quantile(self.error, 0.95) ** 2 + np.max(self.extra) ** 2))
+        self.radius = float(np.clip(_REACH * typical, smallest, largest))
+        star = float(np.sqrt(np.quantile(self.star_variance, 0.95))) if len(self.stars) else 0.0
+        self.star_radius = float(np.clip(_REACH * np.hypot(typical, star) / np.sqrt(1.5), smallest, largest))
+        return max(before[0] / self.radius, before[1] / self.star_radius) > 1.3
+
+    # ---- the linear step ----
+
+    def linear(self, ties: Ties, means: Means) -> Linear:
+        """The linear problem about the model as it stands."""
+        layout, free = self.layout, self.layout.free >= 0
+        whole = means.star_weight + _sums(means.weight, ties.groups)
+        u, v = ties.u.copy(), ties.v.copy()
+        focal = self.state.focal[ties.groups.members] / np.float32(self.state.air_unit)
+        maps = np.ascontiguousarray(self.state.maps[free, 2:4])
+        pixels = np.ascontiguousarray(np.linalg.inv(self.state.planes[:, :, 1:3]))
+        pull = np.where(means.weight[:, None] > 0, means.pull, 0.0)
+        predict(pull, means.turn, ties.plane, ties.exposure, pixels, maps, self.state.air_unit, u, v, focal)
+        return Linear(
+            offsets=ties.groups.offsets, turn=means.turn, weight=means.weight, u=u, v=v,
+            focal=focal,
+            plane=ties.plane, exposure=ties.exposure, unit=ties.unit, whole=whole,
+            maps=maps,
+            context=layout.plane_context, context_of_exposure=layout.exposure_context[free],
+            degree=layout.degree, n_terms=layout.n_terms, n_planes=len(layout.planes), n_own=self.n_own,
+            prior=self.information, damping=self._damping(),
+        )  # fmt: skip
+
+    def plane_degrees(self) -> Index:
+        """Degree to which each plane is free: its context's, if its own detections bear it."""
+        return np.minimum(self.degrees[self.layout.plane_context], self.caps)
+
+    def _damping(self) -> Floats:
+        layout = self.layout
+        total = np.array([i + j for i, j in terms(layout.degree)])
+        free = total[None, :] <= np.maximum(self.plane_degrees(), 1)[:, None]
+        told = np.diagonal(self.information, axis1=1, axis2=2) > 0
+        weak = np.where(told, 0.0, 1.0 / self.options.crossid_arcsec**2)
+        planes = np.where(free | told, weak, 1.0 / _FROZEN_ARCSEC**2)
+        own = np.full(self.n_own, 1.0 / (_WEAK * self.options.crossid_arcsec) ** 2)
+        own[AIR_FIRST:] = 1.0 / _AIR_ARCSEC**2
+        n_free = int(np.count_nonzero(layout.free >= 0))
+        return np.concatenate((planes.ravel(), np.tile(own, n_free)))
+
+    def step(self, ties: Ties, means: Means, tolerance: float, fresh: bool) -> float:
+        """One linear solution; returns by how much detections that count moved at most, arcsec."""
+        linear = self.linear(ties, means)
+        if fresh or self.inverse is None:
+            self.inverse = inverse_of(linear)
+        right = linear.gradient(means.pull)
+        difference = (self.goal[:, 0] + 1j * self.goal[:, 1]) - (
+            self.state.planes[:, 0] + 1j * self.state.planes[:, 1]
+        )
+        right[: linear.first_own] += (self.information @ difference[:, :, None]).ravel()
+        change, _ = conjugate_gradients(linear.times, right, self.inverse, tolerance)
+        before = self.state.places.copy()
+        self._apply(change, linear)
+        self.state.update_places(self.layout)
+        self.rounds += 1
+        used = ties.groups.members[means.weight > 0]
+        moved = float(np.abs(self.state.places[used] - before[used]).max(initial=0.0))
+        self._point_anew()
+        return moved
+
+    def _apply(self, change: Complex, linear: Linear) -> None:
+        planes = change[: linear.first_own].reshape(linear.n_planes, linear.n_terms)
+        self.state.planes[:, 0] += planes.real
+        self.state.planes[:, 1] += planes.imag
+        own = change[linear.first_own :].reshape(-1, self.n_own)
+        free, unit = np.flatnonzero(self.layout.free >= 0), self.state.air_unit
+        for k, size in enumerate((1.0, unit, unit)):
+            self.state.maps[free, 2 * k] += own[:, k].real / size
+            self.state.maps[free, 2 * k + 1] += own[:, k].imag / size
+        if self.n_own > AIR_FIRST:
+            self.state.air[free, 0, 3 : 3 + AIR_TERMS] += own[:, AIR_FIRST:].real
+            self.state.air[free, 1, 3 : 3 + AIR_TERMS] += own[:, AIR_FIRST:].imag
+
+    def _point_anew(self) -> None:
+        """Where a shift has grown, the tangent point takes it: projection belongs to the true pointing."""
+        moved = False
+        for e in np.flatnonzero(self.layout.free >= 0):
+            shift = complex(*self.state.maps[e, :2])
+            if abs(shift) < 0.05:
+                continue
+            moved = True
+            old = self.state.frames[e].copy()
+            at = np.array([1.0, np.radians(shift.real / 3600.0), np.radians(shift.imag / 3600.0)])
+            self.state.point(int(e), at @ old)
+            new = self.state.frames[e]
+            turn = complex(old[1] @ new[1] + old[2] @ new[2], old[1] @ new[2] - old[2] @ new[1])
+            turn /= abs(turn)
+            for k in (2, 4):
+                turned = complex(*self.state.maps[e, k : k + 2]) * turn
+                self.state.maps[e, k : k + 2] = turned.real, turned.imag
+            self.state.maps[e, :2] = 0.0
+        if moved:
+            self.state.update_places(self.layout)
+
+    # ---- all of it ----
+
+    def count(self, ties: Ties, means: Means) -> None:
+        """How far each plane's own detections bear a polynomial: two per term, and two more."""
+        used = (means.weight > 0) & (ties.plane >= 0)
+        found = np.bincount(ties.plane[used], minlength=len(self.layout.planes))
+        self.caps[:] = 1
+        for degree in range(2, self.layout.degree + 1):
+            self.caps[found >= 2 * len(terms(degree)) + 2] = degree
+
+    def settled(self, ties: Ties, means: Means, limit: int) -> tuple[Ties, Means]:
+        """Step until nothing moves, at most `limit` times, with the groups as they are."""
+        for k in range(limit):
+            moved = self.step(ties, means, 1e-3, fresh=k == 0)
+            means = self.weigh(ties) if k == 0 else self.settle(ties)
+            if moved < _SETTLED_ARCSEC:
+                break
+        return ties, means
+
+
+def _sums(weight: Singles, groups: Groups) -> Floats:
+    if not len(groups):
+        return np.zeros(0)
+    return np.add.reduceat(weight.astype(np.float64), groups.offsets[:-1])
