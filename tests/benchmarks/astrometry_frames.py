@@ -14,8 +14,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from tests.support.skycat_sources import Reference
 
 CACHE = Path("var/bench/astrometry")
 STABILITIES = ("INSTRUMENT", "EXPOSURE")
+AS_A_SERVICE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""What the supervisor sets for every service: one worker, one thread."""
 _OPTIONS = {
     "ASTREF_CATALOG": "FILE",
     "ASTREFCAT_NAME": "reference.cat",
@@ -122,19 +125,44 @@ class Run:
     output: str = ""
 
 
-def process(command: Sequence[str], folder: Path | None = None) -> Run:
+def peak_mb(pid: int | str = "self") -> float:
+    """Most memory that a program held resident so far; 0 when it has ended.
+
+    Not what `wait4` and `getrusage` tell: that counts the parent's memory too, up to the child's exec.
+    """
+    try:
+        words = Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()
+    except OSError:
+        return 0.0
+    return int(words[0]) / 1024.0 if words else 0.0
+
+
+def process(command: Sequence[str], folder: Path | None = None, env: Mapping[str, str] | None = None) -> Run:
     """Run a program to its end. Raises RuntimeError with its last words if it fails."""
+    peak = 0.0
     with tempfile.TemporaryFile() as output:
         begun = time.perf_counter()
-        child = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(child.pid, 0)
+        child = subprocess.Popen(
+            command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=os.environ | (env or {})
+        )
+        ended = threading.Event()
+
+        def watch() -> None:
+            nonlocal peak
+            while not ended.wait(0.01):
+                peak = max(peak, peak_mb(child.pid))
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        child.wait()
         seconds = time.perf_counter() - begun
-        child.returncode = os.waitstatus_to_exitcode(status)
+        ended.set()
+        watching.join()
         output.seek(0)
         text = output.read().decode(errors="replace")
     if child.returncode != 0:
         raise RuntimeError(f"{command[0]} ended with {child.returncode}: {text[-2000:]}")
-    return Run(seconds, usage.ru_maxrss / 1024.0, text)
+    return Run(seconds, peak, text)
 
 
 def scamp(program: str, told: Frames, *, match: bool, stability: str = "INSTRUMENT", **other: str) -> Run:

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from astropy.coordinates import Angle
 from astropy.io import fits
 from spica_calib.fields import fields_of, read_catalogue
 from spica_calib.science.astrometry.problem import Exposure, Options, Zenith
@@ -45,7 +44,8 @@ class Job:
     match: bool = True
     """Look for the exposures over the range of the profile; else headers are good to a few pixels."""
     threads: int = 1
-    degree: int = 3
+    degree: int = 0
+    """Highest degree of the distortion; 0: as the profile has it."""
     air: bool = True
     """Tell the solver where the zenith was."""
 
@@ -81,7 +81,8 @@ class _Clock:
 def zenith_of(header: fits.Header) -> Zenith:
     """Where the zenith was, from the site, the sidereal time and the pointing in a header."""
     latitude, dec = np.radians(header["LATITUDE"]), np.radians(header["CRVAL2"])
-    hour = np.radians(15.0 * Angle(header["LST-OBS"], "hourangle").hour - header["CRVAL1"])
+    hours, minutes, seconds = map(float, header["LST-OBS"].split(":"))
+    hour = np.radians(15.0 * (hours + minutes / 60.0 + seconds / 3600.0) - header["CRVAL1"])
     across = -np.cos(latitude) * np.sin(hour)
     up = np.sin(latitude) * np.cos(dec) - np.cos(latitude) * np.cos(hour) * np.sin(dec)
     along = np.sin(latitude) * np.sin(dec) + np.cos(latitude) * np.cos(hour) * np.cos(dec)
@@ -131,7 +132,7 @@ def calibrate(job: Job) -> Told:
         if job.match:
             exposures = list(pool.map(lambda exposure: _located(exposure, stars), exposures))
         clock.stage("match")
-    found = solve(exposures, stars, Options(degree=job.degree))
+    found = solve(exposures, stars, Options(degree=job.degree or profile.astrometry.distortion_degree))
     clock.stage("solve")
     folder = Path(job.heads)
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ seconds of making and of solving, and the most memory that was resident before a
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from spica_calib.science.astrometry.problem import Exposure, Options
 from spica_calib.science.stars import CcdField, Sources, Stars
 from spica_imaging.wcs import TpvWcs, tan_deproject
 
+from tests.benchmarks.astrometry_frames import peak_mb
 from tests.support.skycat import zenith_of
 from tests.support.skycat_optics import SCALE_ARCSEC, Aim, Air, Camera, Floats, camera
 from tests.support.skycat_sources import FLOOR_PX, gaia_errors_mas
@@ -41,10 +41,6 @@ class Scaling:
     peak_mb: float
     p68_mas: float
     """Of the map from pixels to the sky, against truth, over a sample of exposures."""
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
 
 
 def _field(rng: np.random.Generator, number: int, optics: Camera) -> tuple[tuple[float, float], Stars]:
@@ -156,10 +152,10 @@ def measure(n_exposures: int) -> Scaling:
     solve(warm, stars, Options())
     begun = time.perf_counter()
     exposures, stars, aims = make(n_exposures)
-    made, before = time.perf_counter(), _peak_mb()
+    made, before = time.perf_counter(), peak_mb()
     solution = solve(exposures, stars, Options())
     solved = time.perf_counter()
-    peak = _peak_mb()
+    peak = peak_mb()
     chosen = np.unique(np.linspace(0, n_exposures - 1, 20).astype(int))
     distance = np.concatenate([d for k in chosen for d in _distances(aims[k], solution.exposures[k].wcs)])
     return Scaling(

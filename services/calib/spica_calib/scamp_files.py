@@ -22,7 +22,7 @@ from spica_imaging.wcs import TpvWcs, tan_project
 from spica_calib.errors import CalibrationFailed
 from spica_calib.fields import read_catalogue
 from spica_calib.science.astrometry.problem import Exposure, Options
-from spica_calib.science.matching.frame import field_centre
+from spica_calib.science.matching.geometry import field_centre
 from spica_calib.science.matching.search import Prior
 from spica_calib.science.photometry.problem import PhotometricExposure
 from spica_calib.science.photometry.zeropoint import STACK_ZEROPOINT_MAG
@@ -53,6 +53,9 @@ class ScampSettings:
     contrast_limit: float = 2.0
     """A match counts only if both of SCAMP's contrasts are at least this; SCAMP itself calls less than 2 doubtful."""
     mosaic_type: MosaicType = "UNCHANGED"
+    passes: int = 1
+    """How often it is run, each time from the headers of the last: SCAMP linearises, so that from headers without
+    distortion a second pass gains some mas at the corners. 1 is what SCAMP does by itself."""
 
 
 DEFAULTS = ScampSettings()

@@ -23,18 +23,12 @@ from spica_calib.science.astrometry.problem import (
     MergedSources,
     Options,
 )
-from spica_calib.science.matching.frame import field_centre
+from spica_calib.science.matching.geometry import field_centre, unit_vectors
 from spica_calib.science.stars import Bools, Floats, Stars
 
 Ints = NDArray[np.int64]
-_CLIP_ROUNDS = 3
+_CLIP_ROUNDS, _FEWEST = 3, 3
 _NONE = (float("nan"), float("nan"))
-
-
-def unit_vectors(ra_deg: Floats, dec_deg: Floats) -> Floats:
-    """Directions, shape (n, 3)."""
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    return np.column_stack((np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)))
 
 
 def mutual_nearest(a: Floats, b: Floats, radius: float) -> tuple[Ints, Ints]:
@@ -112,7 +106,7 @@ def _offsets_mas(ra: Floats, dec: Floats, ra0: Floats, dec0: Floats) -> Floats:
 
 def _spread(values: Floats) -> tuple[float, float]:
     """Robust standard deviation per axis; NaN with fewer than three."""
-    if len(values) < 3:
+    if len(values) < _FEWEST:
         return _NONE
     spread = SIGMA_PER_MAD * np.median(np.abs(values - np.median(values, axis=0)), axis=0)
     return float(spread[0]), float(spread[1])
@@ -177,7 +171,10 @@ class _Residuals:
         self.internal = np.where(several[:, None], mean[self.group] - place, np.nan)
 
     def _cut(self, clip_sigma: float) -> None:
-        """Cut detections far from their star or their group, in units of what is usual."""
+        """Cut detections far from their star or their group, in units of what is usual in their exposure.
+
+        An exposure that is off as a whole is thus not cut, but seen in its numbers.
+        """
         far = np.zeros(len(self.kept), dtype=bool)
         for values, sigma in (
             (self.external, np.hypot(self.flat.sigma_mas, self.star_sigma)),
@@ -185,11 +182,12 @@ class _Residuals:
         ):
             normal = np.abs(values / sigma[:, None]).max(axis=1)
             known = np.isfinite(normal)
-            if known.sum() < 3:
-                continue
-            # The larger of two normal deviates has its median at 1.05.
-            usual = max(float(np.median(normal[known & self.kept])) / 1.05, 1.0) if self.kept.any() else 1.0
-            far |= known & (normal > clip_sigma * usual)
+            for number in np.unique(self.flat.exposure[known]):
+                here = known & (self.flat.exposure == number)
+                if np.count_nonzero(here & self.kept) >= _FEWEST:
+                    # The larger of two normal deviates has its median at 1.05.
+                    usual = max(float(np.median(normal[here & self.kept])) / 1.05, 1.0)
+                    far |= here & (normal > clip_sigma * usual)
         self.kept = ~far
 
     def detections(self) -> Detections:

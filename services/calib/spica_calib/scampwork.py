@@ -9,7 +9,7 @@ succeed, the error says so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +30,11 @@ from spica_calib.scamp_output import Report, SolvedHead, read_report, read_solve
 from spica_calib.scamp_process import EngineUnavailable, find_program, run_scamp
 from spica_calib.scamp_residuals import as_solution
 from spica_calib.science.astrometry.problem import AstrometricSolution, Exposure, InstrumentModel, Options
+from spica_calib.science.matching.geometry import field_centre, field_radius
 from spica_calib.science.matching.search import Prior
 from spica_calib.science.photometry.problem import PhotometricExposure
 from spica_calib.science.photometry.zeropoint import STACK_ZEROPOINT_MAG
-from spica_calib.science.stars import Stars
+from spica_calib.science.stars import Stars, separation_deg
 
 __all__ = ["EngineUnavailable", "ScampRun", "ScampSettings", "run", "solve_with_scamp"]
 
@@ -148,6 +149,40 @@ def run(
     if not exposures:
         raise ValueError("There are no exposures to solve.")
     program = find_program(settings.program)
+    _check_reference(exposures, stars, prior)
+    told = _pass(program, exposures, catalogues, stars, options, prior, scratch, band, photometry, settings)
+    matched = told.report
+    for number in range(2, settings.passes + 1):
+        folder = scratch / f"pass{number}"
+        folder.mkdir()
+        placed = [_placed(exposure, wcs) for exposure, wcs in zip(exposures, told.wcs, strict=True)]
+        told = _pass(program, placed, catalogues, stars, options, None, folder, band, photometry, settings)
+    # What matching found stands in the first report only.
+    fields = tuple(
+        replace(last, match=first.match)
+        for first, last in zip(matched.fields, told.report.fields, strict=True)
+    )
+    return replace(told, report=replace(told.report, fields=fields))
+
+
+def _placed(exposure: Exposure, wcs: Sequence[TpvWcs]) -> Exposure:
+    ccds = tuple(replace(ccd, wcs=one) for ccd, one in zip(exposure.ccds, wcs, strict=True))
+    return replace(exposure, ccds=ccds)
+
+
+def _pass(
+    program: str,
+    exposures: Sequence[Exposure],
+    catalogues: Sequence[Path],
+    stars: Stars,
+    options: Options,
+    prior: Prior | None,
+    scratch: Path,
+    band: str | None,
+    photometry: Sequence[PhotometricExposure] | None,
+    settings: ScampSettings,
+) -> ScampRun:
+    """One run of the program."""
     write_inputs(scratch, exposures, catalogues, stars, band, options, photometry)
     parameters = configuration(options, prior, settings, with_photometry=photometry is not None)
     write_configuration(scratch / CONFIGURATION, parameters)
@@ -166,6 +201,21 @@ def run(
         for number, exposure in enumerate(exposures)
     )
     return ScampRun(heads, report, parameters, finished.log)
+
+
+def _check_reference(exposures: Sequence[Exposure], stars: Stars, prior: Prior | None) -> None:
+    """SCAMP crashes where there is not one star to meet: say so instead."""
+    margin_deg = (prior.shift_arcsec if prior is not None else 0.0) / 3600.0
+    for exposure in exposures:
+        centre = field_centre(exposure.ccds)
+        radius = field_radius(exposure.ccds, *centre) + margin_deg
+        if np.any(separation_deg(stars.ra_deg, stars.dec_deg, *centre) <= radius):
+            return
+    raise CalibrationFailed(
+        "no_match",
+        f"No reference star lies within the fields of the {len(exposures)} exposures.",
+        {"engine": "scamp", "n_reference": len(stars)},
+    )
 
 
 def _check_contrast(exposures: Sequence[Exposure], report: Report, stars: Stars, limit: float) -> None:

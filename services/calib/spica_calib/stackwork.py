@@ -11,7 +11,7 @@ from spica_imaging.profiles import Profile
 
 from spica_calib.errors import CalibrationFailed
 from spica_calib.exposures import Taken, epoch_of, options_of, solved_image
-from spica_calib.fields import corners_of
+from spica_calib.fields import corners_of, degree_of
 from spica_calib.heads import HeadPhotometry, write_heads
 from spica_calib.imagework import solve_by, stars_for
 from spica_calib.jobs import JointJob, JointResult
@@ -175,7 +175,7 @@ def _quality(solved: _Solved, number: int, notes: tuple[str, ...]) -> dict[str, 
         "chi2_external": known(one.chi2_external),
         "chi2_internal": known(one.chi2_internal),
         "n_reference": len(solved.stars),
-        "distortion_degree": one.degree,
+        "distortion_degree": degree_of(solved.images[number].fields, one.wcs),
         "flux_scatter_mag": known(photometry.solution.internal_mag),
         "flux_scale": "absolute" if absolute else f"relative: nominal zero point {NOMINAL_ZEROPOINT_MAG:g}",
         "epoch_year": solved.epoch_year,

@@ -32,7 +32,8 @@ Kind = Literal[
 body, then the end of the connection. truncated: half of the body as if it were all. empty: no body. slow: `delay_s` before
 the answer. error: 200, and an error in a VOTable. column: one column has another name. text: one column holds words. nan: a
 position is none. elsewhere: positions of another part of the sky. redirect: once to another address of the same. loop: for
-ever. trickle: a few bytes now and then, for ever. job-error, job-phase, job-stuck: the job fails, is in a phase that nobody knows, never ends. unmade: no job is made."""
+ever. trickle: a few bytes now and then, for ever. job-error, job-phase, job-stuck: the job fails, is in a phase that nobody
+knows, never ends. unmade: no job is made."""
 _PORTAL = b"<html><body>Please sign in to this network.</body></html>"
 Where = Literal["sync", "async", "job", "phase", "result"]
 

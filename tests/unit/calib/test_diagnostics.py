@@ -18,7 +18,7 @@ from spica_calib.science.diagnostics.geometry import (
     model_place_arcsec,
     placements,
 )
-from spica_calib.science.diagnostics.inputs import Calibration
+from spica_calib.science.diagnostics.inputs import Calibration, EarlierZeroPoint, earlier_zero_points
 from spica_calib.science.diagnostics.numbers import numbers
 from spica_calib.science.diagnostics.plane import FocalPlane, focal_plane
 from spica_calib.science.diagnostics.residuals import (
@@ -159,6 +159,11 @@ def test_a_pattern_is_told_from_noise() -> None:
     assert shifted is not None
     assert 0.5 < quiet.excess < 1.4
     assert shifted.excess > 4.0
+    every = np.ones(len(quiet.n), np.bool_)
+    assert quiet.systematic_mas(every) < 2.5
+    # 20 mas in one axis are 14 per axis.
+    assert shifted.systematic_mas(every) == pytest.approx(20.0 / np.sqrt(2), rel=0.1)
+    assert shifted.systematic_mas(~every) == 0.0
     assert np.mean(quiet.strong) < 0.01
     assert np.mean(shifted.strong) > 0.15
     assert shifted.vector_mas == pytest.approx(quiet.vector_mas + np.array([20.0, 0.0]))
@@ -413,6 +418,24 @@ def test_zero_points_of_the_run_in_order_of_time(image: Calibration) -> None:
     (own,) = (one for one in found if one.own)
     assert own.expected_mag == pytest.approx(26.10 - 0.10 * 0.05)
     assert zero_points(replace(image, photometry=None, earlier=())) == []
+
+
+def test_exposures_are_called_what_people_call_them(stack: Calibration) -> None:
+    called = replace(stack, titles={"744331p": "first", "744333p": "third"})
+    assert [row["name"] for row in numbers(called)["exposures"]] == ["first", "744332p", "third"]
+    assert {one.name for one in zero_points(called)} == {"first", "744332p", "third"}
+
+
+def test_zero_points_found_before_are_those_that_stand_on_something(image: Calibration) -> None:
+    assert image.photometry is not None
+    (header,) = image.photometry.exposures
+    known = replace(
+        header, name="x", own_zeropoint_mag=26.1, own_zeropoint_sigma_mag=0.01, own_anchor="reference"
+    )
+    nothing = replace(known, own_anchor="none")
+    assert earlier_zero_points([header, known, nothing]) == (
+        EarlierZeroPoint("x", 26.1, 0.01, 1.05, 56_000.31),
+    )
 
 
 def test_a_wrong_colour_term_shows() -> None:

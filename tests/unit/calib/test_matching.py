@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import KDTree
 from scipy.stats import binom
-from spica_calib.science.matching.chance import log10_false_match
+from spica_calib.science.matching.chance import WIDENED, log10_false_match, log10_maps
 from spica_calib.science.matching.frame import NoMatch, pointing_wcs, solve_frame
-from spica_calib.science.matching.kernels import vote_shifts
+from spica_calib.science.matching.geometry import Motion, field_centre, unit_vectors
 from spica_calib.science.matching.search import Frame, Prior, mutual_nearest
 from spica_imaging.wcs import TpvWcs
 
@@ -21,41 +21,6 @@ from tests.support.skies import distorted_wcs, make_stars, observe, separation_m
 
 CENTRE = (214.85, 52.65)
 LIMIT = -6.0
-
-
-def votes_by_hand(ix, iy, sx, sy, cos, sin, radius, cell):  # type: ignore[no-untyped-def]
-    """The kernel's slow twin: every cell counted for itself."""
-    stride = cell / 2
-    tops = []
-    for c, s in zip(cos, sin, strict=True):
-        shifts = [
-            (a - (c * x - s * y), b - (s * x + c * y))
-            for x, y in zip(ix, iy, strict=True)
-            for a, b in zip(sx, sy, strict=True)
-        ]
-        n = math.ceil(2 * radius / stride) + 2
-        counts = np.zeros((n, n), dtype=int)
-        for dx, dy in shifts:
-            if -radius <= dx < radius and -radius <= dy < radius:
-                i, j = int((dx + radius) / stride) + 1, int((dy + radius) / stride) + 1
-                counts[i - 1 : i + 1, j - 1 : j + 1] += 1
-        tops.append((counts.max(), counts))
-    return tops
-
-
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
-def test_votes_are_those_of_the_slow_twin(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    ix, iy = rng.uniform(-50, 50, (2, 7))
-    sx, sy = rng.uniform(-60, 60, (2, 9))
-    angle, scale = rng.uniform(-3, 3, 4), rng.uniform(0.8, 1.2, 4)
-    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    votes, dx, dy = vote_shifts(ix, iy, sx, sy, cos, sin, 40.0, 8.0)
-    for k, (top, counts) in enumerate(votes_by_hand(ix, iy, sx, sy, cos, sin, 40.0, 8.0)):
-        assert votes[k] == top
-        if top:
-            assert counts[round((dx[k] + 40.0) / 4.0), round((dy[k] + 40.0) / 4.0)] == top
 
 
 def test_mutual_nearest_is_mutual() -> None:
@@ -99,10 +64,67 @@ def test_frame_geometry() -> None:
         np.array([[[0, 0], [4, 0], [4, 2], [0, 2]], [[5, 0], [9, 0], [9, 2], [5, 2]]], dtype=float), 0.2
     )
     assert frame.area == 16.0
-    assert frame.centre == (4.5, 1.0)
-    assert frame.half_diagonal == pytest.approx(math.hypot(4.5, 1.0))
+    assert frame.half_diagonal == pytest.approx(math.hypot(9.0, 2.0))
+    assert frame.mapped(2.0 * np.eye(2), np.array([1.0, 0.0])).area == 64.0
     inside = frame.contains(np.array([1.0, 4.5, 8.9]), np.array([1.0, 1.0, 1.9]))
     assert inside.tolist() == [True, False, True]
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_no_map_lies_far_from_the_grid_that_is_counted(seed: int, sheared: bool) -> None:
+    rng = np.random.default_rng(seed)
+    shift, rotation, scale, shear, half, radius = 30.0, 0.1, 0.05, 0.02 if sheared else 0.0, 400.0, 1.0
+    spans = [shift, shift, rotation, scale, *([shear, shear] if sheared else [])]
+    units = [1.0, 1.0, *[half * (1 + scale)] * (len(spans) - 2)]
+    count = 10 ** log10_maps(shift, rotation, scale, shear, half, radius)
+    step = 0.5 * radius / (3.0 / math.sqrt(2.0) if sheared else math.sqrt(2.0))
+    # No fewer than the points of that grid.
+    assert count >= math.prod(math.ceil(2 * s * u / step) for s, u in zip(spans, units, strict=True))
+    basis = [
+        np.array([[0.0, 0, 1], [0, 0, 0]]), np.array([[0.0, 0, 0], [0, 0, 1]]),
+        np.array([[0.0, -1, 0], [1, 0, 0]]), np.array([[1.0, 0, 0], [0, 1, 0]]),
+        np.array([[1.0, 0, 0], [0, -1, 0]]), np.array([[0.0, 1, 0], [1, 0, 0]]),
+    ]  # fmt: skip
+    off = [rng.uniform(-0.5, 0.5) * step / unit for unit in units]
+    difference = sum((d * b for d, b in zip(off, basis, strict=False)), np.zeros((2, 3)))
+    angle = rng.uniform(0, 2 * np.pi, 50)
+    points = np.vstack((half * (1 + scale) * np.array([np.cos(angle), np.sin(angle)]), np.ones(50)))
+    assert np.hypot(*(difference @ points)).max() <= (WIDENED - 1.0) * radius * (1 + 1e-9)
+
+
+def test_a_motion_moves_pixels_as_it_moves_the_sky() -> None:
+    rng = np.random.default_rng(12)
+    for centre in ((214.85, 52.65), (0.001, -30.0), (120.0, 89.9), (33.0, -89.99)):
+        for bend, mirrored in ((0.0, False), (3.0, True)):
+            wcs = distorted_wcs(centre, rotation_deg=17.0, bend_px=bend, mirrored=mirrored)
+            angle = rng.uniform(-np.pi, np.pi)
+            matrix = 1.1 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+            motion = Motion.still(centre).then(matrix, rng.uniform(-600, 600, 2))
+            x, y = rng.uniform(1, 1024, (2, 20))
+            told = unit_vectors(*motion.apply(*wcs.pixel_to_sky(x, y)))
+            moved = unit_vectors(*motion.move(wcs).pixel_to_sky(x, y))
+            assert np.degrees(np.abs(told - moved).max()) * 3.6e6 < 0.1
+
+
+def test_a_motion_told_from_elsewhere_is_the_same() -> None:
+    motion = Motion.still((30.0, 60.0)).then(np.array([[0.99, 0.05], [-0.05, 0.99]]), np.array([40.0, -25.0]))
+    ra, dec = np.array([30.2, 30.21]), np.array([60.1, 60.11])
+    here = motion.at((30.2, 60.1))
+    assert np.abs(unit_vectors(*motion.apply(ra, dec)) - unit_vectors(*here.apply(ra, dec))).max() < 1e-8
+
+
+def test_the_centre_is_found_across_the_meridian_and_at_the_pole() -> None:
+    stars = make_stars(np.random.default_rng(1), 30, CENTRE, 0.06)
+    for a, b, expected in (
+        ((359.9, 0.0), (0.1, 0.0), (0.0, 0.0)),
+        ((0.0, 89.9), (180.0, 89.9), (None, 90.0)),
+    ):
+        scenes = [
+            observe(np.random.default_rng(2), stars, distorted_wcs(CENTRE), distorted_wcs(c)) for c in (a, b)
+        ]
+        ra, dec = field_centre([scene.field for scene in scenes])
+        assert dec == pytest.approx(expected[1], abs=1e-6)
+        assert expected[0] is None or (ra + 1e-6) % 360.0 == pytest.approx(1e-6, abs=1e-5)
 
 
 PRIOR = Prior(shift_arcsec=120.0, rotation_deg=5.0, scale=0.05)

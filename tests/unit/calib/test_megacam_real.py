@@ -1,9 +1,8 @@
 """A whole MegaCam exposure: 83,918 real detections of 744331p against Gaia, through the real focal plane.
 
-The detections are known by RA and Dec alone, made with the linear WCS that the archive's pipeline had put into each
-CCD's header in 2004, and without fluxes: there is nothing to match bright stars by, and matching starts where the
-headers say. Pixels are had back with the camera's focal plane (CRPIX and CD per CCD), laid over the field so that no
-detection falls into the gaps between CCDs.
+The detections are known by RA and Dec alone, as headers had them before any solution, and without fluxes: there is
+nothing to match bright stars by, and the solution starts where the headers say. Pixels are had back with the camera's
+focal plane (CRPIX and CD per CCD), laid over the field so that no detection falls into the gaps between CCDs.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ pytestmark = [
 Floats = NDArray[np.float64]
 FIELD = (203.65, 37.91)
 EPOCH = 2004.3
-"""Spring 2004: the year of the mask that goes with it (2004B) and the field's season; good to half a year."""
+"""A guess by the odometer number: the date is not with the data. It bears only on how far stars may have moved."""
 X_LIGHT, Y_LIGHT = (33, 2080), (1, 4612)
 """DATASEC of all CCDs."""
 EVERY = 10

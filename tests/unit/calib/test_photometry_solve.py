@@ -281,3 +281,56 @@ def test_nothing_and_nonsense() -> None:
     found = run(replace(truth, detections=bad))
     assert np.abs(zeros(found) - truth.zero).max() < 0.006
     assert not found.kept[(rows % 7 == 0) | (rows % 5 == 0)].any()
+
+
+def test_thin_clouds_that_drift_make_an_exposure_count_less() -> None:
+    """Patches of cloud on one exposure: its own scatter is found, and it does not spoil the others."""
+    truth = make(5, outliers=0.0)
+    patchy = truth.detections.exposure == 3
+    shadow = 0.08 * np.abs(np.random.default_rng(4).standard_normal(len(patchy)))
+    detections = replace(truth.detections, mag=truth.detections.mag + np.where(patchy, shadow, 0.0))
+    found = run(replace(truth, detections=detections))
+    scatter = [e.scatter_mag for e in found.exposures]
+    assert scatter[3] is not None
+    assert scatter[3] == pytest.approx(0.048, rel=0.2)
+    assert max(s for n, s in enumerate(scatter) if n != 3 and s is not None) < 0.01
+    others = np.array([0, 1, 2, 4])
+    assert np.abs(zeros(found) - truth.zero)[others].max() < 0.002
+    sigma = [e.sigma_mag for e in found.exposures]
+    assert sigma[3] is not None
+    assert sigma[0] is not None
+    assert sigma[3] > 1.5 * sigma[0]
+
+
+def test_magnitudes_of_other_stars_are_no_reference() -> None:
+    """A negative control: shuffled reference magnitudes scatter by a magnitude, and the answer says so."""
+    truth = make(3)
+    n_stars = int(truth.detections.group.max()) + 1
+    magnitudes = np.full(n_stars, np.nan)
+    magnitudes[truth.detections.group] = truth.detections.reference_mag
+    shuffled = np.random.default_rng(5).permutation(magnitudes)[truth.detections.group]
+    found = run(replace(truth, detections=replace(truth.detections, reference_mag=shuffled)))
+    assert found.external_mag is not None
+    assert found.external_mag > 1.0
+    assert all(e.sigma_mag is not None and e.sigma_mag > 0.02 for e in found.exposures)
+    # Relative zero points do not suffer.
+    away = zeros(found) - truth.zero
+    assert np.abs(away - away.mean()).max() < 0.002
+
+
+@pytest.mark.parametrize(("n_stars", "anchor"), [(2, "none"), (6, "reference")])
+def test_a_few_reference_stars_spread_over_exposures_are_enough_together(n_stars: int, anchor: str) -> None:
+    truth = make(6, colour_term=0.0)
+    # Each is measured on one exposure only, and no exposure has more than one.
+    chosen = np.random.default_rng(6).choice(int(truth.detections.group.max()), n_stars, replace=False)
+    only = {int(star): number % 6 for number, star in enumerate(chosen)}
+    home = np.array([only.get(int(star), -1) for star in truth.detections.group])
+    detections = replace(
+        truth.detections,
+        mag=np.where((home >= 0) & (truth.detections.exposure != home), np.nan, truth.detections.mag),
+        reference_mag=np.where(home >= 0, truth.detections.reference_mag, np.nan),
+    )
+    found = run(replace(truth, detections=detections), Options())
+    assert {e.anchor for e in found.exposures} == {anchor}
+    if anchor == "reference":
+        assert np.abs(zeros(found) - truth.zero).max() < 0.02

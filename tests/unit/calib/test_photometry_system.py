@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spica_calib.science.photometry import kernels, rounds, system
+from spica_calib.science.photometry import judging, kernels, rounds, system
 from spica_calib.science.photometry.problem import (
     ColourTerm,
     Options,
@@ -16,6 +16,8 @@ from spica_calib.science.photometry.problem import (
     PhotometricExposure,
 )
 from spica_calib.science.photometry.ties import Layout, Ties, tie
+
+from tests.unit.calib.photometric_skies import make
 
 OPTIONS = Options(
     colour_terms={"a": ColourTerm(0.0, 0.2, 0.5), "b": ColourTerm(0.1, 0.1)},
@@ -122,10 +124,12 @@ def test_eliminating_magnitudes_gives_what_keeping_them_gives(seed: int) -> None
     layout, ties, state, prior = started(seed)
     unknowns, covariance = naive(layout, ties, state, prior)
     found = system.step(layout, ties, state, prior, 1000, errors=True)
-    assert found.covariance is not None
     assert np.allclose(found.unknowns, unknowns, rtol=0, atol=1e-6)
     assert np.allclose(found.sigma, np.sqrt(np.diag(covariance)), rtol=1e-3, atol=1e-6)
-    assert np.allclose(np.tril(found.covariance), np.tril(covariance), rtol=1e-3, atol=1e-8)
+    assert found.exact
+    between = system.step(layout, ties, state, prior, 0, errors=True)
+    assert np.allclose(between.unknowns, unknowns, rtol=0, atol=1e-6)
+    assert np.allclose(between.sigma, np.sqrt(np.diag(covariance)), rtol=1e-3, atol=1e-6)
 
 
 @settings(max_examples=20, deadline=None)
@@ -140,11 +144,12 @@ def test_pairs_products_and_conjugate_gradients_agree(seed: int) -> None:
     assert np.allclose(by_pairs, np.tril(by_products), rtol=1e-9, atol=1e-6)
     soft = replace(prior, sums=())
     dense = system.step(layout, ties, state, soft, 1000)
-    assert np.allclose(system.step(layout, ties, state, soft, 0).unknowns, dense.unknowns, atol=1e-5)
+    assert np.allclose(system._iterative(layout, ties, state, soft).unknowns, dense.unknowns, atol=1e-5)
 
 
-def test_many_exposures_are_solved_without_a_dense_matrix() -> None:
-    """A strip of sky: each exposure overlaps with the next few only. Both ways, to the same end."""
+def test_many_exposures_are_solved_without_a_dense_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strip of sky: each exposure overlaps with the next few only. All ways, to the same end."""
+    from spica_calib.science.photometry import sparse as module
     from spica_calib.science.photometry.solve import solve
 
     rng = np.random.default_rng(4)
@@ -166,10 +171,63 @@ def test_many_exposures_are_solved_without_a_dense_matrix() -> None:
     exposures = [PhotometricExposure(f"e{i}", "c", 1.0, ccds=("x",)) for i in range(n)]
     dense = solve(exposures, detections)
     sparse = solve(exposures, detections, options=Options(dense_limit=10))
-    away = np.array([a.mag for a in sparse.exposures], dtype=float) - [b.mag for b in dense.exposures]
-    assert np.abs(away).max() < 2e-5
-    assert np.abs(np.array([a.mag for a in sparse.exposures], dtype=float) - zero).max() < 0.005
-    assert any("conjugate gradients" in note for note in sparse.notes)
+    monkeypatch.setattr(module, "MOST_PAIRS", 0.0)
+    iterative = solve(exposures, detections, options=Options(dense_limit=10))
+    for other in (sparse, iterative):
+        away = np.array([a.mag for a in other.exposures], dtype=float) - [b.mag for b in dense.exposures]
+        assert np.abs(away).max() < 2e-5
+        assert np.abs(np.array([a.mag for a in other.exposures], dtype=float) - zero).max() < 0.005
+    for a, b in zip(sparse.exposures, dense.exposures, strict=True):
+        assert a.sigma_mag == pytest.approx(b.sigma_mag, rel=1e-3)
+    assert not dense.notes
+    assert not sparse.notes
+    assert any("lower limits" in note for note in iterative.notes)
+
+
+@pytest.mark.parametrize("thin_overlap", [False, True])
+def test_some_of_many_sources_first_leads_to_the_same_end(
+    monkeypatch: pytest.MonkeyPatch, thin_overlap: bool
+) -> None:
+    """Also where two parts of the sky hang together by stars that are not among the first."""
+    from spica_calib.science.photometry.solve import solve
+
+    truth = make(6, 3, 400, with_reference=not thin_overlap, blocks=2 if thin_overlap else 1, clouds={1: 0.4})
+    detections = truth.detections
+    if thin_overlap:
+        # Stars 1, 11, 21 ... to 191 of the second part are seen by an exposure of the first as well: none of every fourth.
+        also = np.flatnonzero(
+            (detections.exposure == 1) & (detections.group % 20 == 1) & (detections.group < 400)
+        )
+        copy = {name: getattr(detections, name)[also] for name in PhotometricDetections.__slots__}
+        copy["mag"] = copy["mag"] + truth.zero[1] - truth.zero[0]
+        copy["exposure"] = np.zeros(len(also), np.int32)
+        detections = PhotometricDetections(
+            *(
+                np.concatenate([getattr(detections, name), copy[name]])
+                for name in PhotometricDetections.__slots__
+            )
+        )
+    whole = solve(truth.exposures, detections)
+    monkeypatch.setattr(rounds, "_ENOUGH", 500)
+    monkeypatch.setattr(rounds, "_ENOUGH_EACH", 100)
+    by_parts = solve(truth.exposures, detections)
+    zeros = [
+        np.array([one.relative_mag if one.mag is None else one.mag for one in found.exposures], dtype=float)
+        for found in (whole, by_parts)
+    ]
+    assert np.abs(zeros[0] - zeros[1]).max() < 5e-4
+    away = zeros[1] - truth.zero
+    assert np.abs(away - away.mean()).max() < (0.006 if thin_overlap else 0.002)
+
+
+def test_every_other_source() -> None:
+    _, ties, _, _ = started(5)
+    some = ties.every(2)
+    assert some.sizes.tolist() == ties.sizes[::2].tolist()
+    assert len(some) == some.start[-1]
+    assert np.array_equal(some.mag[: some.sizes[0]], ties.mag[: ties.sizes[0]])
+    third = slice(int(some.start[1]), int(some.start[2]))
+    assert np.array_equal(some.order[third], ties.order[int(ties.start[2]) : int(ties.start[3])])
 
 
 def test_the_cheaper_way_is_chosen() -> None:
@@ -197,7 +255,7 @@ def test_judging_takes_each_detection_against_all_others() -> None:
                     continue
                 ratio = abs(state.value[i] - s / w) / np.sqrt(own + 1 / w)
                 expected.append(1.0 if ratio <= huber else huber / ratio)
-        kernels.judge(
+        judging.judge(
             ties.start, ties.exposure, state.value, ties.variance, state.extra, reference,
             state.reference_weight, huber, cut, factor,
         )  # fmt: skip

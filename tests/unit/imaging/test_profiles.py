@@ -11,7 +11,14 @@ import pytest
 import spica_imaging
 from astropy.io import fits
 from pydantic import ValidationError
-from spica_imaging.profiles import Profile, load_profile, load_profiles, profile_for
+from spica_imaging.profiles import (
+    Photometry,
+    Profile,
+    ReferenceBand,
+    load_profile,
+    load_profiles,
+    profile_for,
+)
 from spica_ingest.science.verify import Verdict, judge
 from spica_ingest.verification.reading import Limits, read_facts
 
@@ -83,9 +90,10 @@ def test_the_page_lists_all_that_come_along() -> None:
 def test_the_page_shows_every_field_but_columns_and_auxiliaries(example: Path) -> None:
     text = (example / "owl.toml").read_text()
     shown = set(re.findall(r"^(\w+) =", text, flags=re.MULTILINE))
-    for section in ("layout", "detector", "pointing", "astrometry"):
+    for section in ("layout", "detector", "pointing", "astrometry", "photometry"):
         fields = set(Profile.model_fields[section].annotation.model_fields)  # type: ignore[union-attr]
-        assert fields <= shown, section
+        assert fields - {"references"} <= shown, section
+    assert set(ReferenceBand.model_fields) <= shown
 
 
 def test_what_does_not_fit_is_told_by_name(example: Path) -> None:
@@ -145,3 +153,64 @@ def test_a_frame_with_ztfs_keywords_passes(tmp_path: Path) -> None:
     exposure = verdict.exposure
     assert (exposure.profile, exposure.run, exposure.object, exposure.mjd_obs) == ("ztf", "1", "635", 58338.2)
     assert exposure.columns.canonical_filter == "r.ZTF"
+
+
+def test_reference_bands_the_best_first_and_the_plain_one_last() -> None:
+    with_colour = ReferenceBand(filter="^r", band="r", colour=("g", "r"))
+    photometry = Photometry(
+        bands={"^r": "r"},
+        references=(with_colour, ReferenceBand(filter="^g", band="g"), ReferenceBand(filter="^r", band="G")),
+        airmass_terms={"^r": -0.1},
+    )
+    assert [(one.band, one.colour) for one in photometry.references_for("r.X")] == [
+        ("r", ("g", "r")),
+        ("G", None),
+        ("r", None),
+    ]
+    # No pattern of `bands` fits: what is named, and nothing else.
+    assert [one.band for one in photometry.references_for("g.X")] == ["g"]
+    assert photometry.references_for("Clear") == ()
+    assert photometry.airmass_term("r.X") == -0.1
+    assert photometry.airmass_term("g.X") is None
+
+
+@pytest.mark.parametrize(
+    ("profile", "filter_name", "bands"),
+    [
+        ("megacam", "u.MP9301", ["u", "g", "u"]),
+        ("megacam", "g.MP9401", ["g", "G", "G", "g"]),
+        ("megacam", "r.MP9602", ["r", "G", "r"]),
+        ("megacam", "i.MP9702", ["i", "G", "G", "i"]),
+        ("megacam", "z.MP9901", ["z", "z"]),
+        ("decam", "g.DECam", ["g", "G", "g"]),
+        ("decam", "r DECam SDSS c0002 6415.0 1480.0", ["r", "G", "r"]),
+        ("sdss", "r.SDSS", ["r", "G"]),
+        ("ztf", "ZTF_g", ["g", "g"]),
+        ("megasim", "r", ["r"]),
+        ("microobservatory", "Clear", []),
+    ],
+)
+def test_what_filters_are_compared_with(profile: str, filter_name: str, bands: list[str]) -> None:
+    photometry = load_profiles()[profile].photometry
+    assert [one.band for one in photometry.references_for(filter_name)] == bands
+
+
+def test_shipped_reference_bands_are_complete() -> None:
+    """Who has a polynomial has a colour, a range and a source; it is smooth and small within that range."""
+    for name, profile in load_profiles().items():
+        for one in profile.photometry.references:
+            where = (name, one.filter, one.band)
+            assert one.filter, where
+            if not one.polynomial:
+                continue
+            assert one.colour is not None, where
+            assert one.colour_range is not None, where
+            assert one.source, where
+            tone = np.linspace(*one.colour_range, 50)
+            same_band = one.band == one.filter.strip("^(")[0]
+            if same_band and one.band in "gri":
+                ordinary = tone[(tone > -0.3) & (tone < 2.0)]
+                assert np.abs(np.polynomial.polynomial.polyval(ordinary, one.polynomial)).max() < 0.15, where
+    megacam = load_profiles()["megacam"].photometry
+    assert megacam.airmass_term("r.MP9601") == -0.10
+    assert megacam.airmass_term("i.MP9702") == -0.04

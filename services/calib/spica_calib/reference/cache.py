@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from spica_runtime.storage import sha256_of, whole_file
+from spica_runtime.storage import sha256_of, sweep_parts, whole_file
 
 from spica_calib.errors import ReferenceUnavailable
 from spica_calib.reference.area import AreaFile
@@ -81,6 +82,16 @@ class TileCache:
             raise DamagedTile(f"{path} has another hash than when it was fetched")
         return AreaFile(path, found, stat.st_size, tile)
 
+    def prepare(self) -> None:
+        """See that a tile can be kept, before one is asked for. Raises `ReferenceUnavailable` (`reference_cache`)."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+            sweep_parts(self.folder)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
     def put(
         self, tile: int, columns: Mapping[str, NDArray[np.float64]], queries: Sequence[str], when: str
     ) -> AreaFile:
@@ -95,13 +106,17 @@ class TileCache:
                 with whole_file(note_path(path)) as part:
                     part.write_text(json.dumps(self._note(file, columns, queries, when), indent=1) + "\n")
         except OSError as error:
-            raise ReferenceUnavailable(
-                "reference_cache",
-                f"Stars of {self.chosen.label} cannot be kept in {self.folder} ({error.strerror}). Make it writable, set "
-                "SPICA_CALIB_REFERENCE_CACHE to another folder, or fetch them elsewhere and set "
-                "SPICA_CALIB_REFERENCE_OFFLINE; images wait until then.",
-            ) from error
+            raise self._unwritable(error) from error
         return file
+
+    def _unwritable(self, error: OSError) -> ReferenceUnavailable:
+        return ReferenceUnavailable(
+            "reference_cache",
+            f"Stars of {self.chosen.label} cannot be kept in {self.folder} ({error.strerror}). Make it writable, set "
+            "SPICA_CALIB_REFERENCE_CACHE to another folder, or fetch them elsewhere and set "
+            "SPICA_CALIB_REFERENCE_OFFLINE; images wait until then.",
+            after_s=60.0,
+        )
 
     def _note(
         self, file: AreaFile, columns: Mapping[str, NDArray[np.float64]], queries: Sequence[str], when: str

@@ -124,6 +124,7 @@ class TileFetcher:
     async def _fetched(self, number: int) -> AreaFile:
         if self._failed is not None and time.monotonic() < self._failed[0]:
             raise self._failed[1].with_traceback(None)
+        await asyncio.to_thread(self._cache.prepare)
         tile = _Tile(self._chosen.catalogue.order, number, [])
         begun = time.monotonic()
         try:

@@ -48,7 +48,7 @@ def cloud_picture(points: Cloud, kind: str) -> str:
     d.lines(list(zip(ring_x.tolist(), ring_y.tolist(), strict=True)), "ring")
     d.text(axes.left + 8, axes.top + 18, "1σ ellipse", "tick")
     d.line(axes.left + 68, axes.top + 14, axes.left + 92, axes.top + 14, "ring")
-    sigma = points.sigma_mas[0] / by, points.sigma_mas[1] / by
+    sigma = max(points.sigma_mas[0] / by, 1e-3 * reach), max(points.sigma_mas[1] / by, 1e-3 * reach)
     _marginals(axes, values, reach, centre, sigma, unit)
     return d.finish(f"{kind.capitalize()} residuals in two dimensions with histograms of both axes")
 
@@ -133,13 +133,10 @@ def magnitude_picture(rows: Sequence[tuple[str, AgainstMagnitude]], floor_mas: f
     for kind, one in rows:
         css = "star" if kind == "external" else "galaxy"
         x = axes.x(one.mag)
-        d.lines(
-            list(zip(x.tolist(), axes.y(one.expected_mas / by).tolist(), strict=True)), f"expected {css}-line"
-        )
-        d.lines(
-            list(zip(x.tolist(), axes.y(one.scatter_mas / by).tolist(), strict=True)), f"steps {css}-line"
-        )
-        d.dots(x, axes.y(one.scatter_mas / by), f"knot {css}")
+        scatter, expected = (np.maximum(part / by, limits[0]) for part in (one.scatter_mas, one.expected_mas))
+        d.lines(list(zip(x.tolist(), axes.y(expected).tolist(), strict=True)), f"expected {css}-line")
+        d.lines(list(zip(x.tolist(), axes.y(scatter).tolist(), strict=True)), f"steps {css}-line")
+        d.dots(x, axes.y(scatter), f"knot {css}")
         entries += [(f"knot {css}", f"{kind}"), (f"expected {css}-line", "expected")]
     _key(axes, entries)
     return d.finish("Scatter of residuals against magnitude")

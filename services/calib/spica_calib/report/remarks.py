@@ -21,6 +21,8 @@ EXCESS = (1.6, 3.0)
 """Residual over what the errors allow: worth a look, bad."""
 PIXELS = (0.4, 1.0)
 """Residual in pixels, however large the errors."""
+PATTERN = (0.5, 3.0)
+"""Systematic part of residuals over the errors of single stars."""
 CUT = (0.1, 0.3)
 """Share of matched stars that were cut."""
 LEAST_STARS = (20.0, 8.0)
@@ -212,15 +214,21 @@ def _pattern(seen: Seen) -> Iterator[Remark]:
         n, total = int(np.count_nonzero(spots.strong)), len(spots.n)
         if n < max(3, 0.02 * total) and spots.excess < 1.5 + 5.0 / sqrt(total):
             continue
-        most = angle(float(np.hypot(*spots.vector_mas.T).max()))
         ccds, cells = np.unique(spots.ccd[spots.strong], return_counts=True)
         names = [seen.plane.names[c] for c in ccds[cells > 1]]
         few = 0 < len(names) <= max(2, len(seen.plane.names) // 6) and len(seen.plane.names) > 1
+        on = np.isin(spots.ccd, ccds[cells > 1]) if few else np.ones(total, np.bool_)
+        size = spots.systematic_mas(on)
         words = f"{kind.capitalize()} residuals have a pattern {'on ' + listed(names) if few else 'over the field'}"
-        words += f": {n} of {total} cells are off by more than chance, up to {most}"
-        if not few:
-            words += f"; cells scatter {sqrt(spots.excess):.1f} times as much as chance makes"
-        yield Remark(words, kind, 2 if n > 0.2 * total else 1, tuple(names) if few else (), "pattern")
+        words += (
+            f": {angle(size)} rms per axis, up to {angle(float(np.hypot(*spots.vector_mas[on].T).max()))}"
+        )
+        words += f"; {n} of {total} cells are off by more than chance"
+        # What is significant need not matter: that depends on the errors of single stars, and on the pixel.
+        expected = seen.value("expected_mas")
+        grave = level(size / (expected if expected > 0 else spots.sigma_mas), PATTERN)
+        grave = max(grave, level(size / 1000.0 / seen.plane.pixel_scale_arcsec, PIXELS))
+        yield Remark(words, kind, grave, tuple(names) if few else (), "pattern")
 
 
 def _model(seen: Seen) -> Iterator[Remark]:
@@ -232,7 +240,7 @@ def _model(seen: Seen) -> Iterator[Remark]:
 def _zero_points(seen: Seen) -> Iterator[Remark]:
     weak: list[str] = []
     for index in seen.chosen:
-        zero, name = seen.calibration.zero_point(index), seen.calibration.exposures[index].name
+        zero, name = seen.calibration.zero_point(index), seen.calibration.title(index)
         if zero is None:
             continue
         if zero.mag is None or zero.anchor == "none":

@@ -181,13 +181,12 @@ def vector_picture(plane: FocalPlane, spots: VectorMap, kind: str, marks: Marks,
     sheet.outlines(marks)
     length = np.hypot(*spots.vector_mas.T)
     cell = spots.cell_arcmin * sheet.per_arcmin
-    # An arrow as long as the cell's side is the scatter of single detections, or more where vectors are longer.
-    usual = max(spots.sigma_mas, 1e-9)
+    # An arrow as long as the cell's side is half as much again as single detections scatter, or more where
+    # vectors are longer: noise is to look like noise.
+    usual = max(1.5 * spots.sigma_mas, 1e-3)
     shown = length[spots.kept] if spots.kept.any() else length
     if len(shown):
         usual = max(usual, float(np.percentile(shown, 99)) / 1.6)
-    if not spots.binned:
-        usual *= 1.4
     per_mas = min(cell, 46.0 * sheet.times) / usual
     # Single wild detections are not drawn across the picture.
     capped = spots.vector_mas * np.minimum(1.0, _LONGEST_CELLS * usual / np.maximum(length, 1e-9))[:, None]

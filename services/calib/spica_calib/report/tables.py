@@ -177,7 +177,7 @@ def exposure_table(calibration: Calibration, chosen: Sequence[int]) -> Table:
     )
     rows = []
     for k, index in enumerate(chosen):
-        one, name = own[k], calibration.exposures[index].name
+        one, name = own[k], calibration.title(index)
         worst = max(level(one.chi2_external, CHI2), level(one.chi2_internal, CHI2))
         cells = [
             Cell(f"{one.n_external:,}"),

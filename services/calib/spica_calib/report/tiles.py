@@ -118,10 +118,13 @@ def _model(seen: Seen, grave: int, version: int | None, engine: str) -> Tile:
     if isfinite(n):
         detail.append(count(int(n), "exposure"))
         repeat = seen.value("model_repeat_mas")
-        if isfinite(repeat):
+        if repeat > 0:
             detail.append(f"repeats to {angle(repeat)}")
     else:
         detail.append(f"solved by {engine}")
     if version is not None:
         detail.insert(0, f"version {version}")
-    return Tile("Distortion", f"degree {degree}", " · ".join(detail), grave)
+    if isfinite(error := seen.value("model_error_mas")):
+        detail.append(f"WCS to {angle(error)}")
+    more = "The largest standard error of the WCS over the CCDs, as the fit's covariance says, stands last"
+    return Tile("Distortion", f"degree {degree}", " · ".join(detail), grave, more)

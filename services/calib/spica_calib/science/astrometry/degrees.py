@@ -12,7 +12,7 @@ from spica_calib.science.stars import Floats
 
 _SHARE = 5
 """One detection in so many is left out."""
-_MOST, _PER_PLANE = 40_000, 500
+_MOST, _PER_PLANE = 25_000, 400
 """Detections that are looked at: more would not decide otherwise."""
 _NOTHING_ARCSEC = 1e-3
 """Terms of the start WCS that are smaller are what one tangent plane leaves in another."""
@@ -64,6 +64,15 @@ def set_degrees(rounds: Rounds, degrees: Index) -> None:
     rounds.state.update_places(rounds.layout)
 
 
+def known_degrees(rounds: Rounds) -> Index:
+    """Degree of each context's planes that were known before; 0: none were."""
+    total = np.array([i + j for i, j in terms(rounds.layout.degree)])
+    told = np.diagonal(rounds.information, axis1=1, axis2=2) > 0
+    found = np.zeros_like(rounds.degrees)
+    np.maximum.at(found, rounds.layout.plane_context, (told * total).max(axis=1).astype(np.int32))
+    return found
+
+
 def choose_degrees(rounds: Rounds, ties: Ties) -> list[str]:
     """Find and set the degree of every context; says where it is lower than asked for."""
     n_planes = len(rounds.layout.planes)
@@ -71,12 +80,15 @@ def choose_degrees(rounds: Rounds, ties: Ties) -> list[str]:
         return []
     thin = rounds.tie(_thinned(ties.groups, max(_MOST, _PER_PLANE * n_planes)))
     context = rounds.layout.plane_context[np.maximum(thin.plane, 0)]
-    chosen = np.ones_like(rounds.degrees)
-    best = _losses(rounds, thin, 1)
+    chosen = np.maximum(known_degrees(rounds), 1).astype(np.int32)
+    lowest = int(chosen.min(initial=rounds.layout.degree))
+    best = _losses(rounds, thin, lowest)
     highest = int(rounds.caps.max(initial=1))
-    for degree in range(2, min(rounds.layout.degree, highest) + 1):
+    for degree in range(lowest + 1, min(rounds.layout.degree, highest) + 1):
         losses = _losses(rounds, thin, degree)
         for number in range(len(chosen)):
+            if degree <= chosen[number]:
+                continue
             mine = (context == number) & np.isfinite(losses) & np.isfinite(best)
             # Outliers on either side say nothing about the degree.
             limit = 9.0 * float(np.median(best[mine])) if mine.any() else 0.0

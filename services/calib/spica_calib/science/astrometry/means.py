@@ -45,17 +45,27 @@ class Means:
 
 
 @jit
-def _median(values: Floats, n: int, work: Floats) -> float:
+def _median(values: Floats, var: Floats, n: int, work: Floats) -> tuple[float, float]:
+    """Median, and how well it is known: as the points in the middle are, or by their number where there are many."""
     if n > _FEW:
-        return np.median(values[:n])
+        density = 0.0
+        for k in range(n):
+            density += 1.0 / np.sqrt(var[k])
+        return np.nanmedian(values[:n]), 1.57 * n / (density * density)
+    filled = 0
     for i in range(n):
-        value = values[i]
-        k = i
-        while k > 0 and work[k - 1] > value:
-            work[k] = work[k - 1]
+        if not np.isfinite(values[i]):
+            continue
+        k = filled
+        filled += 1
+        while k > 0 and work[k - 1, 0] > values[i]:
+            work[k, 0], work[k, 1] = work[k - 1, 0], work[k - 1, 1]
             k -= 1
-        work[k] = value
-    return 0.5 * (work[(n - 1) // 2] + work[n // 2])
+        work[k, 0], work[k, 1] = values[i], var[i]
+    if filled == 0:
+        return np.nan, np.nan
+    low, high = (filled - 1) // 2, filled // 2
+    return 0.5 * (work[low, 0] + work[high, 0]), max(work[low, 1], work[high, 1])
 
 
 @jit
@@ -115,9 +125,7 @@ def _star_place(vector: Floats, motion: Floats, frame: Floats) -> tuple[float, f
 
 
 @jit
-def _cut(  # noqa: PLR0912
-    n: int, x: Floats, y: Floats, var: Floats, clip: float, agrees: Flags, work: Floats
-) -> None:
+def _cut(n: int, x: Floats, y: Floats, var: Floats, clip: float, agrees: Flags, work: Floats) -> None:
     """Mark points that agree: with their median, then with their mean; of two that disagree neither."""
     for k in range(n):
         agrees[k] = 1 if np.isfinite(x[k]) and np.isfinite(y[k]) and var[k] > 0.0 else 0
@@ -128,29 +136,29 @@ def _cut(  # noqa: PLR0912
         return
     if n < 2:
         return
-    middle_x, middle_y = _median(x, n, work), _median(y, n, work)
-    inverse = 0.0
+    clip2 = clip * clip
+    middle_x, var_x = _median(x, var, n, work)
+    middle_y, var_y = _median(y, var, n, work)
     for k in range(n):
-        inverse += 1.0 / var[k]
-    # Variance of the median of n alike.
-    own = 1.57 / inverse
-    for k in range(n):
-        far = max(abs(x[k] - middle_x), abs(y[k] - middle_y))
-        if not far <= clip * np.sqrt(var[k] + own):
+        # Compared by their squares: roots would be half of the time. What is not a number is not below anything.
+        in_x = (x[k] - middle_x) ** 2 <= clip2 * (var[k] + var_x)
+        in_y = (y[k] - middle_y) ** 2 <= clip2 * (var[k] + var_y)
+        if not (in_x and in_y):
             agrees[k] = 0
     total, sum_x, sum_y = 0.0, 0.0, 0.0
     for k in range(n):
         if agrees[k]:
-            total += 1.0 / var[k]
-            sum_x += x[k] / var[k]
-            sum_y += y[k] / var[k]
+            w = 1.0 / var[k]
+            total += w
+            sum_x += w * x[k]
+            sum_y += w * y[k]
     if total == 0.0:
         return
+    mean_x, mean_y = sum_x / total, sum_y / total
     for k in range(n):
         if agrees[k]:
-            far = max(abs(x[k] - sum_x / total), abs(y[k] - sum_y / total))
-            share = 1.0 / (var[k] * total)
-            if not far <= clip * np.sqrt(var[k] * max(1.0 - share, 0.01)):
+            far = max((x[k] - mean_x) ** 2, (y[k] - mean_y) ** 2)
+            if not far <= clip2 * max(var[k] - 1.0 / total, 0.01 * var[k]):
                 agrees[k] = 0
 
 
@@ -182,7 +190,7 @@ def _settle(
     room = 1
     for g in range(len(star)):
         room = max(room, offsets[g + 1] - offsets[g] + 1)
-    x, y, var, work = np.empty(room), np.empty(room), np.empty(room), np.empty(room)
+    x, y, var, work = np.empty(room), np.empty(room), np.empty(room), np.empty((_FEW, 2))
     agrees = np.empty(room, np.uint8)
     for g in range(len(star)):
         start, n = offsets[g], offsets[g + 1] - offsets[g]
@@ -203,15 +211,16 @@ def _settle(
             w = agrees[k] / var[k] if not left_out[group[k]] else 0.0
             weight[start + k] = w
             kept += agrees[k]
-            sum_w += w
-            sum_x += w * x[k]
-            sum_y += w * y[k]
+            if w > 0.0:
+                sum_w += w
+                sum_x += w * x[k]
+                sum_y += w * y[k]
         total[g], agreeing[g] = sum_w, kept
         if sum_w > 0.0:
             mean_x, mean_y = sum_x / sum_w, sum_y / sum_w
         else:
             # Nobody agrees, or all are left out: for the record.
-            mean_x, mean_y = _median(x, n, work), _median(y, n, work)
+            mean_x, mean_y = _median(x, var, n, work)[0], _median(y, var, n, work)[0]
         mean[g, 0], mean[g, 1] = mean_x, mean_y
         whole_x, whole_y = mean_x, mean_y
         if points > n:

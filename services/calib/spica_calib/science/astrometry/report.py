@@ -46,8 +46,9 @@ class AllNumbers:
 def _sigma(values: Floats) -> tuple[float, float]:
     if len(values) < 2:
         return float("nan"), float("nan")
-    spread = SIGMA_PER_MAD * np.median(np.abs(values - np.median(values, axis=0)), axis=0)
-    return float(spread[0]), float(spread[1])
+    along = [np.ascontiguousarray(values[:, axis]) for axis in (0, 1)]
+    spread = [SIGMA_PER_MAD * float(np.median(np.abs(one - np.median(one)))) for one in along]
+    return spread[0], spread[1]
 
 
 def numbers_of(

@@ -25,7 +25,9 @@ _AIR_ARCSEC = 0.3
 """Free polynomials of the air are no larger than about this at the field's edge."""
 _REACH = 8.5
 """Radius of cross-identification over the error of one detection: 6 sigma of a difference."""
-_SETTLED_ARCSEC = 3e-6
+_SHEAR = 5e-4
+"""What exposures' maps may differ by in shear: differential aberration and refraction that nobody told of."""
+_SETTLED_ARCSEC = 2e-5
 _SAME_SCATTER = 0.02
 """Scatter that changes by less of an error changes no weight to speak of."""
 
@@ -203,8 +205,16 @@ class Rounds:
         planes = np.where(free | told, weak, 1.0 / _FROZEN_ARCSEC**2)
         own = np.full(self.n_own, 1.0 / (_WEAK * self.options.crossid_arcsec) ** 2)
         own[AIR_FIRST:] = 1.0 / _AIR_ARCSEC**2
-        n_free = int(np.count_nonzero(layout.free >= 0))
-        return np.concatenate((planes.ravel(), np.tile(own, n_free)))
+        all_own = np.tile(own, (int(np.count_nonzero(layout.free >= 0)), 1))
+        all_own[:, 2] += self._shear_prior()
+        return np.concatenate((planes.ravel(), all_own.ravel()))
+
+    def _shear_prior(self) -> Floats:
+        """Information on the shear of each free exposure: where planes are known, it is known to be small."""
+        told = np.zeros(len(self.layout.contexts), dtype=bool)
+        told[self.layout.plane_context[self.information.any(axis=(1, 2))]] = True
+        context = self.layout.exposure_context[self.layout.free >= 0]
+        return np.where(told[context], 1.0 / (_SHEAR * self.state.air_unit) ** 2, 0.0)
 
     def step(self, ties: Ties, means: Means, tolerance: float, fresh: bool) -> float:
         """One linear solution; returns by how much detections that count moved at most, arcsec."""
@@ -216,6 +226,9 @@ class Rounds:
             self.state.planes[:, 0] + 1j * self.state.planes[:, 1]
         )
         right[: linear.first_own] += (self.information @ difference[:, :, None]).ravel()
+        shear = linear.first_own + 2 + self.n_own * np.arange(linear.n_exposures)
+        now = self.state.maps[self.layout.free >= 0, 4:6] @ np.array([1.0, 1j]) * self.state.air_unit
+        right[shear] -= self._shear_prior() * now
         change, _ = conjugate_gradients(linear.times, right, self.inverse, tolerance)
         before = self.state.places.copy()
         self._apply(change, linear)
@@ -273,7 +286,7 @@ class Rounds:
     def settled(self, ties: Ties, means: Means, limit: int) -> tuple[Ties, Means]:
         """Step until nothing moves, at most `limit` times, with the groups as they are."""
         for k in range(limit):
-            moved = self.step(ties, means, 1e-3, fresh=k == 0)
+            moved = self.step(ties, means, 1e-1 if k == 0 else 1e-2, fresh=k == 0)
             means = self.weigh(ties) if k == 0 else self.settle(ties)
             if moved < _SETTLED_ARCSEC:
                 break

@@ -12,7 +12,7 @@ from spica_calib.science.stars import Floats
 _HALF_CHI2 = 2.0 * np.log(2.0)
 """Median of chi² with two degrees of freedom."""
 _ENOUGH = 30
-_MOST = 60_000
+_MOST = 20_000
 """Detections that are looked at."""
 
 

@@ -143,13 +143,26 @@ def group_of_members(ties: Ties) -> Index:
     return np.repeat(np.arange(len(ties.groups), dtype=np.int32), ties.groups.count)
 
 
+def _input_order(rounds: Rounds, members: Index) -> Index:
+    """Order of members, shape (m,), by exposure and CCD of the input and row."""
+    layout = rounds.layout
+    sizes = np.diff(layout.starts)
+    units = np.lexsort((layout.unit_ccd, layout.order[layout.unit_exposure]))
+    begin = np.empty(len(units), np.int64)
+    begin[units] = np.cumsum(sizes[units]) - sizes[units]
+    where = np.full(len(layout.u), -1, np.int32)
+    unit = layout.unit[members]
+    where[begin[unit] + members - layout.starts[unit]] = np.arange(len(members), dtype=np.int32)
+    return where[where >= 0]
+
+
 def detections_of(rounds: Rounds, ties: Ties, means: Means) -> tuple[Detections, Index]:
     """All grouped detections in the input's order, and which member of a group each is."""
     layout, members, group = rounds.layout, ties.groups.members, group_of_members(ties)
     inside = np.empty(len(layout.order), np.int64)
     inside[:] = layout.order
     ccd, e = layout.unit_ccd[ties.unit], layout.exposure[members]
-    order = np.lexsort((layout.row[members], ccd, inside[e])).astype(np.int32)
+    order = _input_order(rounds, members)
     # A star that the others cut is not this source's; where nobody agrees with anybody it stays for the record.
     lost = (means.star_weight == 0) & (means.agreeing > 0)
     star = np.where(lost, -1, ties.groups.star)[group]

@@ -38,7 +38,7 @@ from spica_calib.science.astrometry.solution import (
 from spica_calib.science.astrometry.start import begin
 from spica_calib.science.stars import Floats, Stars
 
-_FIRST_ROUNDS, _LAST_STEPS = 4, 8
+_FIRST_ROUNDS, _LAST_STEPS = 4, 5
 _COARSE_DETECTIONS, _COARSE_PER_UNIT = 2e6, (150, 1000)
 _BY_CHANCE = 3.0
 """Matches with stars must be so many times what chance gives."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from spica_calib.science.astrometry.problem import AstrometricSolution, Exposure, InstrumentModel, Options
@@ -37,6 +37,17 @@ class EarlierZeroPoint:
     mjd_obs: float | None = None
 
 
+def earlier_zero_points(exposures: Iterable[PhotometricExposure]) -> tuple[EarlierZeroPoint, ...]:
+    """Zero points that exposures were given before, where they stand on anything."""
+    return tuple(
+        EarlierZeroPoint(
+            one.name, one.own_zeropoint_mag, one.own_zeropoint_sigma_mag, one.airmass, one.mjd_obs
+        )
+        for one in exposures
+        if one.own_zeropoint_mag is not None and one.own_anchor != "none"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """One image's or one stack's calibration."""
@@ -53,12 +64,19 @@ class Calibration:
     earlier: tuple[EarlierZeroPoint, ...] = ()
     star_error_mas: Floats | None = None
     """Standard error per axis of the reference stars, by the numbers that detections name; None: the floor alone."""
+    titles: Mapping[str, str] = field(default_factory=dict)
+    """What people call the exposures, by their names here; those left out are called by that."""
 
     def __post_init__(self) -> None:
         if len(self.exposures) != len(self.astrometry.exposures):
             raise ValueError(
                 f"{len(self.exposures)} exposures, but a solution of {len(self.astrometry.exposures)}."
             )
+
+    def title(self, index: int) -> str:
+        """What people call an exposure."""
+        name = self.exposures[index].name
+        return self.titles.get(name, name)
 
     @property
     def own(self) -> tuple[int, ...]:

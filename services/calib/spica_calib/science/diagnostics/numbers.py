@@ -111,6 +111,7 @@ def _patterns(plane: FocalPlane) -> Numbers:
             found[f"{kind}_cells"] = len(length)
             found[f"{kind}_cells_off"] = int(np.count_nonzero(spots.strong))
             found[f"{kind}_cells_excess"] = spots.excess
+            found[f"{kind}_systematic_mas"] = spots.systematic_mas(np.ones(len(length), np.bool_))
             found[f"{kind}_largest_cell_mas"] = float(length.max()) if length.size else None
         if points is not None:
             found[f"{kind}_mean_ra_mas"], found[f"{kind}_mean_dec_mas"] = points.centre_mas
@@ -196,7 +197,7 @@ def _ccd(row: CcdFigures) -> Numbers:
 def _exposure(calibration: Calibration, index: int) -> Numbers:
     one, zero = calibration.astrometry.exposures[index], calibration.zero_point(index)
     return {
-        "name": calibration.exposures[index].name,
+        "name": calibration.title(index),
         "external_ra_mas": one.external_mas[0],
         "external_dec_mas": one.external_mas[1],
         "internal_ra_mas": one.internal_mas[0],

@@ -51,6 +51,15 @@ class VectorMap:
         some = self.significance[self.n >= _LEAST_IN_CELL]
         return float(0.5 * np.mean(np.minimum(some, 10.0) ** 2)) if some.size else 1.0
 
+    def systematic_mas(self, among: Bools) -> float:
+        """Standard deviation per axis of what is not noise, in the cells `among`; 0 where noise explains all."""
+        some = among & (self.n >= _LEAST_IN_CELL)
+        if not some.any():
+            return 0.0
+        length2 = np.sum(self.vector_mas[some] ** 2, axis=1)
+        noise2 = 2.0 * length2 / np.maximum(self.significance[some] ** 2, 1e-12)
+        return float(np.sqrt(max(0.5 * float(np.mean(length2 - noise2)), 0.0)))
+
 
 def axis_sigma(residual: Floats) -> tuple[float, float]:
     """Robust standard deviation about zero of each column of shape (n, 2); NaN where there is nothing."""

@@ -50,7 +50,7 @@ def zero_points(calibration: Calibration, exposures: Sequence[int] | None = None
             expected += (header.header_airmass_term_mag or 0.0) * (header.airmass - 1.0)
         found.append(
             ZeroPointPoint(
-                exposure.name,
+                calibration.title(index),
                 zero.mag,
                 zero.sigma_mag,
                 header.airmass,
@@ -62,11 +62,23 @@ def zero_points(calibration: Calibration, exposures: Sequence[int] | None = None
                 zero.absorption_mag,
             )
         )
-    found += [
-        ZeroPointPoint(one.name, one.mag, one.sigma_mag, one.airmass, one.mjd_obs, "earlier", False, False, None, None)
-        for one in calibration.earlier
-        if one.name not in seen
-    ]  # fmt: skip
+    for one in calibration.earlier:
+        if one.name not in seen:
+            title = calibration.titles.get(one.name, one.name)
+            found.append(
+                ZeroPointPoint(
+                    title,
+                    one.mag,
+                    one.sigma_mag,
+                    one.airmass,
+                    one.mjd_obs,
+                    "earlier",
+                    False,
+                    False,
+                    None,
+                    None,
+                )
+            )
     return sorted(found, key=lambda one: (one.mjd_obs if one.mjd_obs is not None else np.inf, one.name))
 
 

@@ -44,13 +44,12 @@ def log10_maps(
     matches within `radius`, a map of the grid matches within `WIDENED` times as much: so the number of maps on the
     grid times the chance of one of them bounds the chance of the best of all, however it was found.
     """
-    # A similarity's errors along its four parameters add up to sqrt(2) steps, an affine map's to (1 + sqrt(2)) / sqrt(2).
-    step = (
-        (WIDENED - 1.0)
-        * radius
-        / (math.sqrt(2.0) if shear == 0.0 else (1.0 + math.sqrt(2.0)) / math.sqrt(2.0))
-    )
-    spans = [shift, shift, min(rotation_rad, math.pi) * half_diagonal, scale * half_diagonal]
+    # Half a step along each of a pair of parameters moves a point along two directions at right angles: shifts, rotation
+    # and scale, two shears; each pair by step / sqrt(2) at most.
+    pairs = 2.0 if shear == 0.0 else 3.0
+    step = (WIDENED - 1.0) * radius * math.sqrt(2.0) / pairs
+    arm = half_diagonal * (1.0 + scale)
+    spans = [shift, shift, min(rotation_rad, math.pi) * arm, scale * arm]
     if shear > 0.0:
-        spans += [shear * half_diagonal] * 2
+        spans += [shear * arm] * 2
     return float(np.sum(np.log10([2.0 * span / step + 1.0 for span in spans])))

@@ -41,15 +41,19 @@ _AFFINE_FROM = 10
 """Matches that an affine map needs."""
 _RARE = 30
 """With fewer matches a similarity, of which there are fewer, may be the more credible."""
-_BUDGET = 2_000_000
+_BUDGET = 1_000_000
 """Hypotheses per rung."""
+_KEPT = 16
+"""Of the best hypotheses, refined at the end of a rung."""
 _MAX_WEIGHED = 12
 """Hypotheses per rung that are refined before all are seen."""
 _LENGTHS = (0.25, 0.55)
 """Pairs of sources have these lengths, in units of the frame's diagonal: long ones tell angles well."""
 _BINS = (48, 360)
 _RADIUS_PX = (4.0, 10.0)
-"""Hypotheses are tried with a radius between these."""
+"""Hypotheses are tried with a radius between these, ..."""
+_RARELY = 0.02
+"""... so that a point meets another by chance in so many cases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +272,7 @@ def _refined(
     # Where sources and stars crowd, the mean tells too little: displaced by a little, as many meet by chance.
     p_local = coincidences(image.x, image.y, grid, matrix, offset, wide) / n_tried
     p = min(1.0, max(p_mean, p_local))
-    log10_tried = _CHOICES_LOG10 + log10_maps(
+    log10_tried = _CHOICES_LOG10 + math.log10(len(prior.mirrored)) + log10_maps(
         _MARGIN * prior.shift_arcsec + slack,
         _MARGIN * math.radians(prior.rotation_deg),
         _MARGIN * prior.scale,
@@ -312,9 +316,8 @@ def _prepared(stage: Stage, prior: Prior, rung: _Rung) -> tuple[PlanePoints, Pai
     half, pixel = frame.half_diagonal, frame.pixel_arcsec
     shortest, longest = (2.0 * half * part for part in _LENGTHS)
     if rung.swapped:
-        # Only stars that the image is bound to cover, if that leaves any.
-        inner = max(0.3 * half, 0.8 * half * (1.0 - prior.scale) - prior.shift_arcsec)
-        probes = stage.stars.take(stage.stars.near(0.0, 0.0, inner)).first(rung.n_image)
+        # Stars that the image most likely covers: within a circle about as wide as the frame.
+        probes = stage.stars.take(stage.stars.near(0.0, 0.0, 0.7 * half)).first(rung.n_image)
         targets, reach, area = stage.image, half, frame.area
         wanted = float(len(targets))
         scale = prior.scale / (1.0 - prior.scale)
@@ -326,17 +329,18 @@ def _prepared(stage: Stage, prior: Prior, rung: _Rung) -> tuple[PlanePoints, Pai
         targets = stage.stars.take(stage.stars.near(0.0, 0.0, reach))
         wanted = max(20.0, 2.0 * rung.n_image / frame.area * area)
     shortest, longest = shortest * (1.0 - scale), longest * (1.0 + scale)
-    # So many that their pairs fit into a table.
+    # So many that their pairs fit into a table; what verifies may be more, as long as chance stays rare.
     most = math.sqrt(0.7 * MAX_PAIRS * max(1.0, area / (math.pi * (longest**2 - shortest**2))))
-    chosen = targets.first(int(min(wanted, most)))
-    density = len(chosen) / area
     low, high = (px * pixel for px in _RADIUS_PX)
-    radius = min(max(math.sqrt(0.02 / (math.pi * max(density, 1e-12))), low), high)
+    near = targets.first(int(min(wanted, max(most, _RARELY * area / (math.pi * low**2)))))
+    density = len(near) / area
+    radius = min(max(math.sqrt(_RARELY / (math.pi * max(density, 1e-12))), low), high)
     cell = max(radius / 2.0, 2.0 * reach / 8192.0)
-    key = (len(chosen), round(reach, 6), shortest, longest, cell)
+    key = (len(near), round(reach, 6), shortest, longest, cell)
     if rung.swapped or key not in stage.tables:
-        table = pair_table(chosen.x, chosen.y, shortest, longest, *_BINS, MAX_PAIRS)
-        stage.tables[key] = table, mask_near(chosen.x, chosen.y, reach + radius, cell, max(radius, cell))
+        seeds = near.first(int(most))
+        table = pair_table(seeds.x, seeds.y, shortest, longest, *_BINS, MAX_PAIRS)
+        stage.tables[key] = table, mask_near(near.x, near.y, reach + radius, cell, max(radius, cell))
     return probes, *stage.tables[key], density
 
 
@@ -359,7 +363,7 @@ def _rung(
     allowed = Range(turn, math.radians(prior.rotation_deg), low, high, shift)
     sign = -1.0 if mirrored else 1.0
     x = sign * few.x
-    kept = np.zeros((8, 5))
+    kept = np.zeros((_KEPT, 5))
     best: PlaneMatch | None = None
     seen: list[Floats] = []
     begin, spent = 0, 0
@@ -371,7 +375,7 @@ def _rung(
         last = begin >= len(first) or spent >= _BUDGET
         if not (enough or last):
             continue
-        for row in kept[np.argsort(-kept[:, 0], kind="stable")][: 8 if last else 2]:
+        for row in kept[np.argsort(-kept[:, 0], kind="stable")][: _KEPT if last else 2]:
             if row[0] <= 0.0 or any(np.array_equal(row, old) for old in seen):
                 continue
             seen.append(row.copy())

@@ -90,7 +90,7 @@ class Options:
     colour_spread_mag: float = 0.15
     """A colour term is fitted where the reference stars' colours scatter at least so much (standard deviation)."""
     min_reference: int = 3
-    """An exposure with fewer reference stars is no anchor."""
+    """Exposures that overlap need so many reference stars among them; one with fewer is no anchor if others have more."""
     floor_mag: float = 0.002
     """Magnitudes of detections are never better than this, in quadrature."""
     reference_floor_mag: float = 0.002

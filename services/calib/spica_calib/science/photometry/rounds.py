@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from spica_imaging.stats import SIGMA_PER_MAD
 
-from spica_calib.science.photometry import kernels
+from spica_calib.science.photometry import judging
 from spica_calib.science.photometry.problem import Index, Options
 from spica_calib.science.photometry.system import Prior, State, begin, refresh, step
 from spica_calib.science.photometry.ties import Layout, Ties
@@ -39,12 +39,12 @@ class Spread:
 def measure_spread(layout: Layout, ties: Ties, state: State) -> tuple[Spread, Floats]:
     """Scatter between exposures, and the variance beyond photon noise that it asks for, per exposure."""
     n = layout.n_exposures
-    histogram = np.zeros((n, kernels.N_BINS), dtype=np.int32)
+    histogram = np.zeros((n, judging.N_BINS), dtype=np.int32)
     noise, squares = np.zeros(n), np.zeros(n)
     numbers = np.zeros(n, dtype=np.int32)
     sample = ties.variance[:: max(1, len(ties) // 100_000)]
     bright = max(_BRIGHT_MAG**2, float(np.percentile(sample, 20))) if len(sample) else _BRIGHT_MAG**2
-    kernels.spread(
+    judging.spread(
         ties.start,
         ties.exposure,
         state.value,
@@ -78,7 +78,7 @@ def _sigmas(histogram: Index) -> Floats:
     summed = np.cumsum(histogram, axis=-1)
     half = summed[:, -1:] / 2.0
     place = np.argmax(summed >= half, axis=-1)
-    sigma: Floats = np.where(summed[:, -1] > 0, SIGMA_PER_MAD * kernels.bin_centres()[place], np.nan)
+    sigma: Floats = np.where(summed[:, -1] > 0, SIGMA_PER_MAD * judging.bin_centres()[place], np.nan)
     return sigma
 
 
@@ -174,7 +174,7 @@ def _judge(layout: Layout, ties: Ties, state: State, cut: float, allowed: Bools 
     """Scatter and factors anew, and what follows from them."""
     _, state.extra = measure_spread(layout, ties, state)
     external, state.reference_extra = measure_external(ties, state)
-    kernels.judge(
+    judging.judge(
         ties.start,
         ties.exposure,
         state.value,

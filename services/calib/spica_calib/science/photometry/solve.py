@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2 as chi2_distribution
 
-from spica_calib.science.photometry import anchors, kernels
+from spica_calib.science.photometry import anchors, judging
 from spica_calib.science.photometry.problem import (
     ColourTerm,
     Illumination,
@@ -227,7 +227,7 @@ def _significant(
 def _components(layout: Layout, ties: Ties, state: State) -> NDArray[np.int64]:
     """Shape (exposures,): number of the component of overlapping exposures; its first exposure's number."""
     parent = np.arange(layout.n_exposures, dtype=np.int32)
-    kernels.unite(ties.start, ties.exposure, state.factor, parent)
+    judging.unite(ties.start, ties.exposure, state.factor, parent)
     root = parent.astype(np.int64)
     while not np.array_equal(root, root[root]):
         root = root[root]
@@ -238,18 +238,17 @@ def _grounded(
     layout: Layout, ties: Ties, state: State, component: NDArray[np.int64], options: Options
 ) -> tuple[Bools, Bools]:
     """Components (by exposure) that stand on reference stars, and the sources whose reference counts then."""
-    n_reference = count_references(layout, ties, state)
-    grounded = np.zeros(layout.n_exposures, dtype=bool)
-    np.maximum.at(grounded, component, n_reference >= options.min_reference)
-    grounded = grounded[component]
     first = ties.exposure[ties.start[:-1]] if len(ties) else np.empty(0, dtype=np.int32)
+    kept = (state.reference_factor > 0) & (state.total > state.reference_weight)
+    stars = np.bincount(component[first[kept]], minlength=layout.n_exposures)
+    grounded: Bools = stars[component] >= options.min_reference
     return grounded, grounded[first]
 
 
 def count_references(layout: Layout, ties: Ties, state: State) -> NDArray[np.int32]:
     """Shape (exposures,): kept detections of reference stars that were kept."""
     numbers = np.zeros(layout.n_exposures, dtype=np.int32)
-    kernels.count_references(ties.start, ties.exposure, state.factor, state.reference_factor > 0, numbers)
+    judging.count_references(ties.start, ties.exposure, state.factor, state.reference_factor > 0, numbers)
     return numbers
 
 
@@ -312,7 +311,7 @@ def _collect(
     external, _ = measure_external(ties, state)
     n = len(detections.mag)
     residual, kept = np.full(n, np.nan), np.zeros(n, dtype=bool)
-    kernels.residuals(
+    judging.residuals(
         ties.start, ties.order, state.value, state.weight, state.factor,
         np.where(np.isfinite(ties.reference), ties.reference, 0.0), state.reference_factor, residual, kept,
     )  # fmt: skip
@@ -370,6 +369,6 @@ def _notes(layout: Layout, anchored: Anchored, plan: _Plan, solved: Solved) -> t
         ccds = sum(1 for of, _ in layout.slots if of == number)
         if ccds > 1 and not plan.applied[number]:
             notes.append(f"{context}: no significant illumination of {ccds} CCDs; none is applied.")
-    if solved.covariance is None:
-        notes.append("Solved by conjugate gradients: standard errors are lower limits.")
+    if not solved.exact:
+        notes.append("Too many exposures for exact standard errors: those given are lower limits.")
     return tuple(notes)

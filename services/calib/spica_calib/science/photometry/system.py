@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import LinearOperator, cg
 
-from spica_calib.science.photometry import kernels
+from spica_calib.science.photometry import kernels, sparse
 from spica_calib.science.photometry.ties import Layout, Ties
 from spica_calib.science.stars import Floats
 
@@ -35,13 +35,13 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """Unknowns, and their covariance where it was worked out."""
+    """Unknowns and their standard errors."""
 
     unknowns: Floats
-    covariance: Floats | None
-    """Shape (unknowns, unknowns); None with conjugate gradients."""
     sigma: Floats
-    """Standard errors; with conjugate gradients lower limits (those for all else known)."""
+    """NaN where they were not asked for."""
+    exact: bool = True
+    """Otherwise errors are lower limits: those for all else known."""
 
 
 @dataclass(slots=True)
@@ -114,6 +114,8 @@ def step(
     """Solve for the unknowns that minimise the weighted squares; `refresh` must have been called."""
     if layout.n_unknowns <= dense_limit:
         return _dense(layout, ties, state, prior, errors=errors)
+    if sparse.is_sparse(ties):
+        return _sparse(layout, ties, state, prior, errors=errors)
     return _iterative(layout, ties, state, prior)
 
 
@@ -149,9 +151,9 @@ def _dense(layout: Layout, ties: Ties, state: State, prior: Prior, *, errors: bo
     factor = cho_factor(normal, lower=True, overwrite_a=True, check_finite=False)
     unknowns = state.unknowns + cho_solve(factor, right, check_finite=False)
     if not errors:
-        return Solved(unknowns, None, np.full(n, np.nan))
+        return Solved(unknowns, np.full(n, np.nan))
     covariance = cho_solve(factor, np.eye(n), overwrite_b=True, check_finite=False)
-    return Solved(unknowns, covariance, np.sqrt(np.maximum(np.diag(covariance), 0.0)))
+    return Solved(unknowns, np.sqrt(np.maximum(np.diag(covariance), 0.0)))
 
 
 def eliminate_by_pairs(sizes: NDArray[np.int64], n_unknowns: int) -> bool:
@@ -171,8 +173,29 @@ def _subtract_products(layout: Layout, ties: Ties, state: State, normal: Floats)
         normal -= rows.T @ rows
 
 
+def _sparse(layout: Layout, ties: Ties, state: State, prior: Prior, *, errors: bool) -> Solved:
+    """For thousands of exposures that each overlap with some."""
+    n_exposures = layout.n_exposures
+    matrix = sparse.normal_matrix(layout, ties, state.weight, state.total)
+    _, right = _gradient(layout, ties, state)
+    right += prior.weight * (prior.mean - state.unknowns)
+    matrix.inner.setdiag(matrix.inner.diagonal() + prior.weight[:n_exposures])
+    matrix.rest[np.diag_indices(len(matrix.rest))] += prior.weight[n_exposures:]
+    for index, share in prior.sums:
+        place = index - n_exposures
+        matrix.rest[np.ix_(place, place)] += _HARD * np.outer(share, share)
+        right[index] -= _HARD * share * float(share @ state.unknowns[index])
+    factored = sparse.factor(matrix)
+    variances = factored.variances() if errors else None
+    unknowns = state.unknowns + factored.solve(right)
+    if variances is not None:
+        return Solved(unknowns, np.sqrt(np.maximum(variances, 0.0)))
+    diagonal = np.concatenate([matrix.inner.diagonal(), np.diag(matrix.rest)])
+    return Solved(unknowns, 1.0 / np.sqrt(diagonal), exact=False)
+
+
 def _iterative(layout: Layout, ties: Ties, state: State, prior: Prior) -> Solved:
-    """Conjugate gradients, preconditioned with the diagonal: for thousands of exposures."""
+    """Conjugate gradients, preconditioned with the diagonal: for thousands of exposures of one place."""
     n = layout.n_unknowns
     diagonal, right = _gradient(layout, ties, state)
     diagonal += prior.weight
@@ -195,7 +218,7 @@ def _iterative(layout: Layout, ties: Ties, state: State, prior: Prior) -> Solved
     root = np.sqrt(diagonal)
     operator = LinearOperator((n, n), matvec=lambda v: times(np.ravel(v) / root) / root, dtype=np.float64)
     change, _ = cg(operator, right / root, rtol=1e-9, atol=0.0, maxiter=2000)
-    return Solved(state.unknowns + change / root, None, 1.0 / root)
+    return Solved(state.unknowns + change / root, 1.0 / root, exact=False)
 
 
 def _scaled_sums(

@@ -78,7 +78,9 @@ def _standing(
     """What a known zero point stands on, whether others hang on it, and the words for it."""
     overlap = f"{int(spread.numbers[e])} detections of stars seen on other exposures too"
     if grounded[e]:
-        if n_reference[e] >= options.min_reference:
+        # Where no exposure has enough for itself, those that have any anchor together.
+        richest = int(n_reference[component == component[e]].max())
+        if n_reference[e] >= min(options.min_reference, richest):
             band = f" in band {options.band}" if options.band else ""
             return (
                 "reference",
