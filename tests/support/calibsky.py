@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from astropy.io import fits
 from spica_calib.science.matching.geometry import pointing_wcs
 from spica_calib.science.stars import Stars
 from spica_calib.settings import CalibSettings
+from spica_calib.warm import warm_up
 from spica_imaging.head import parse_head
 from spica_imaging.ldac import LdacTable, write_ldac
 from spica_imaging.wcs import TpvWcs
@@ -36,10 +38,17 @@ def turn(header: fits.Header, angle_deg: float) -> None:
         header[f"CD{row + 1}_{column + 1}"] = float(value)
 
 
+@cache
+def compiled() -> int:
+    """Compile the kernels where the cache does not have them: no test should wait for that. Returns the matched stars."""
+    return warm_up()
+
+
 class Sky:
     """One field, its reference catalogue, and images of it in the store."""
 
     def __init__(self, rig: Rig, folder: Path) -> None:
+        assert compiled() > 100
         self.rig, self.rng = rig, np.random.default_rng(20050)
         self.stars = make_stars(self.rng, 900, CENTRE, 0.08)
         self.reference = folder / "stars.parquet"

@@ -1,13 +1,16 @@
 """What can go wrong here, and what its class decides.
 
 =============  ===============================================================================
-Unavailable    reference_missing, reference_unreadable: the image waits until the file is there
+Unavailable    reference_*: the image waits until the stars can be had
+Unavailable    scamp_missing: it waits until the engine that was asked for is installed
 NotRetriable   no_match, too_few_matches: the image shows another sky, or too little of it
 NotRetriable   bad_catalogue, bad_wcs, bad_header, bad_exposure_time, unknown_profile: what
                others left is not usable
+NotRetriable   scamp_failed: what SCAMP said last
+NotRetriable   reference_area: no part of the catalogue is ever enough
 NotRetriable   unsafe_name: the name would lead to another folder
-NotRetriable   unknown_image, unknown_stack, no_solution, no_members: the store does not know
-               what the message names
+NotRetriable   unknown_image, not_measured, unknown_stack, no_solution, no_members: the store
+               does not know what the message names
 =============  ===============================================================================
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,13 +16,12 @@ from spica_runtime.handling import Delivery, Outcome, Transaction
 from spica_runtime.service import Platform
 
 from spica_calib import context, memory, store, telling
-from spica_calib.cones import Cone, cone_of_stack, cones_of_image
+from spica_calib.cones import cone_of_stack, cones_of_image
 from spica_calib.heads import solution_path
 from spica_calib.jobs import Engine, ImageJob, JointJob, Limits, MemberJob, calibrate_image, calibrate_stack
 from spica_calib.records import Measured, SolvedRecord, context_of, place_of_corners
-from spica_calib.reference.area import ReferenceArea
-from spica_calib.reference.source import References
 from spica_calib.settings import CalibSettings
+from spica_calib.sky import Sky, SkyArea
 from spica_calib.work import Work, profile_named, solution_id_of
 
 
@@ -36,8 +35,7 @@ class Handlers:
         self._compute = platform.compute
         self._settings = platform.settings
         self._profiles = platform.platform_settings.profiles
-        self._references = References.from_settings(platform.settings, platform.data.root)
-        self._magnitudes = References.for_photometry(platform.settings, platform.data.root)
+        self._sky = Sky(platform.settings, platform.data.root)
         self._limits = Limits(
             platform.settings.false_match_log10_limit,
             platform.settings.reference_faint_mag,
@@ -65,24 +63,25 @@ class Handlers:
         measured = replace(measured, catalogue_path=message.catalogue.path)
         work = await self._work(image, measured, sky, known)
         return await self._calibrate(
-            replace(work, batch=message.batch or work.batch), (message.catalogue,), None
+            replace(work, batch=message.batch or work.batch), sky, (message.catalogue,), None
         )
 
     async def calibration_requested(self, message: ImageCalibrationRequested, delivery: Delivery) -> Outcome:
         """Calibrate an image again, with what its run has taught since."""
         image = await store.image(self._pool, message.image_id)
         measured = await store.measurement(self._pool, message.image_id)
-        work = await self._work(image, measured, await self._sky_of(image), None)
+        sky = await self._sky_of(image)
+        work = await self._work(image, measured, sky, None)
         if await store.solution_exists(self._pool, work.solution_id):
             return Outcome(about=message.image_id, summary=f"nothing new: solution {work.solution_id}")
         catalogue = await store.products_at(self._pool, [measured.catalogue_path])
-        return await self._calibrate(work, catalogue, message.reason)
+        return await self._calibrate(work, sky, catalogue, message.reason)
 
     async def _work(
         self,
         image: store.ImageRecord,
         measured: Measured,
-        sky: _Sky,
+        sky: SkyArea,
         again: store.KnownSolution | None,
     ) -> Work:
         """What an image is solved from: the run's memory and its neighbours as they are now, or as they were (`again`)."""
@@ -140,9 +139,10 @@ class Handlers:
             return await store.model(self._pool, key, again.model_version)
         return await store.newest_model(self._pool, key)
 
-    async def _calibrate(self, work: Work, catalogue: tuple[Product, ...], why: str | None) -> Outcome:
-        job = work.job
-        result = await self._compute.run(calibrate_image, job)
+    async def _calibrate(
+        self, work: Work, sky: SkyArea, catalogue: tuple[Product, ...], why: str | None
+    ) -> Outcome:
+        job, result = await self._sky.run(self._compute, calibrate_image, work.job, sky.cones)
         header, page = self._data.product(job.head, "header"), self._data.product(job.page, "report")
         helpers = await store.products_at(self._pool, work.near.paths)
         new = store.NewSolution(
@@ -150,7 +150,7 @@ class Handlers:
             image_id=job.facts.image_id,
             stack_id=None,
             header=header,
-            reference=job.reference,
+            reference=sky.reference,
             zeropoint_mag=result.zeropoint_mag,
             flux_scale=result.flux_scale,
             limiting_mag=result.limiting_mag,
@@ -227,7 +227,7 @@ class Handlers:
             engine=engine,
             page=solution_path(self._data, derived_id("joint", message.stack_id), message.name, ".html"),
         )
-        result = await self._compute.run(calibrate_stack, job)
+        job, result = await self._sky.run(self._compute, calibrate_stack, job, sky.cones)
         headers = [self._data.product(member.head, "header") for member in job.members]
         page = self._data.product(job.page, "report")
         inputs = await store.products_at(self._pool, paths)
@@ -305,43 +305,19 @@ class Handlers:
 
     # ---- reference stars ----
 
-    async def _sky_of(self, image: store.ImageRecord) -> _Sky:
+    async def _sky_of(self, image: store.ImageRecord) -> SkyArea:
         profile = profile_named(image.facts.profile, self._profiles)
-        return await self._sky(cones_of_image(image, profile))
+        return await self._sky.area_of(cones_of_image(image, profile))
 
-    async def _sky_of_stack(self, members: Sequence[SolvedRecord]) -> _Sky:
-        cones = (
-            [cone_of_stack([place_of_corners(one.corners) for one in members if one.corners])]
-            if any(one.corners for one in members)
-            else []
-        )
+    async def _sky_of_stack(self, members: Sequence[SolvedRecord]) -> SkyArea:
+        places = [place_of_corners(member.corners) for member in members if member.corners]
+        cones = [cone_of_stack(places)] if places else []
         for member in members:
             if not member.corners:  # solved before corners were kept
                 image = await store.image(self._pool, member.facts.image_id)
                 cones += cones_of_image(image, profile_named(image.facts.profile, self._profiles))
-        return await self._sky(cones)
-
-    async def _sky(self, cones: Sequence[Cone]) -> _Sky:
-        """Stars for positions, and for magnitudes where these are others'. Raises `ReferenceUnavailable`."""
-        return _Sky(
-            await self._references.area_of(cones),
-            await self._magnitudes.area_of(cones) if self._magnitudes else None,
-        )
+        return await self._sky.area_of(cones)
 
     async def close(self) -> None:
         """Close connections to services of reference catalogues."""
-        for references in (self._references, self._magnitudes):
-            if references is not None:
-                await references.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Sky:
-    """What is known of the sky there."""
-
-    reference: ReferenceArea
-    magnitudes: ReferenceArea | None
-
-    @property
-    def hashes(self) -> tuple[str, ...]:
-        return (self.reference.sha256, *([self.magnitudes.sha256] if self.magnitudes else []))
+        await self._sky.close()

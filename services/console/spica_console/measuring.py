@@ -21,7 +21,7 @@ from spica_proto.base import Product
 from spica_proto.images import ImageVerified
 from spica_quality.jobs import Assessment, ImageOrder, Tuning, measure_image, order_of
 from spica_quality.policyfiles import load_policies
-from spica_quality.reference import ReferenceFile, identify, reference_path
+from spica_quality.reference import ReferenceFile, identify, reference_path, why_none
 from spica_quality.science.policy.policies import Policies
 from spica_quality.settings import QualitySettings
 from spica_runtime.compute import Compute
@@ -40,6 +40,8 @@ class Choices:
     policies: Policies
     tuning: Tuning
     reference: ReferenceFile | None
+    why_no_reference: str
+    """Why the catalogue that is set cannot be read; empty where it can, or none is set."""
     profiles: Path | None
 
 
@@ -70,17 +72,21 @@ def choices(policies: Path | None, reference: Path | None, profiles: Path | None
         settings = QualitySettings()
     except ValidationError as error:
         raise UsageError("bad_settings", f"The settings of quality do not fit: {error}") from error
-    known = identify(reference or reference_path(settings))
+    path = reference or reference_path(settings)
+    known = identify(path)
     if reference is not None:
         _check_reference(reference, known)
-    return Choices(load_policies(policies or settings.policies), Tuning.of(settings), known, profiles)
+    judges = load_policies(policies or settings.policies)
+    return Choices(judges, Tuning.of(settings), known, why_none(path), profiles)
 
 
 def _check_reference(path: Path, known: ReferenceFile | None) -> None:
     """The service goes on without a catalogue that it cannot read; here somebody asked for it."""
     try:
         if known is None:
-            raise UsageError("no_reference", f"The reference catalogue {path} cannot be opened.")
+            raise UsageError(
+                "no_reference", f"The reference catalogue {path} cannot be opened: it has to be a file."
+            )
         stars_in_cone(known.path, known.sha256, 0.0, 90.0, 0.1)
     except ReferenceFileError as error:
         raise UsageError("bad_reference", f"{path} cannot be used: {error}") from error
@@ -198,6 +204,7 @@ def _orders(
                 policies=chosen.policies,
                 tuning=chosen.tuning,
                 reference=chosen.reference,
+                why_no_reference=chosen.why_no_reference,
                 threads=threads,
                 source=result.file.absolute(),
                 folder=folder if taken[folder] == 1 else f"{folder}-{taken[folder]}",

@@ -19,7 +19,7 @@ from spica_runtime.service import Platform
 from spica_quality import jobs
 from spica_quality.awaiting import Settled, settle
 from spica_quality.errors import unknown_stack
-from spica_quality.reference import identify, reference_path
+from spica_quality.reference import identify, reference_path, why_none
 from spica_quality.science.policy.policies import Policies
 from spica_quality.settings import QualitySettings
 from spica_quality.store import (
@@ -66,6 +66,7 @@ class Handlers:
             policies=self._policies,
             tuning=self._tuning,
             reference=reference,
+            why_no_reference=why_none(self._reference),
             threads=self._threads,
             run=run,
             auxiliaries=settled.files,
@@ -138,6 +139,7 @@ class Handlers:
             tile_px=self._platform.settings.stack_tile_px,
             filter=message.filter,
             reference=await asyncio.to_thread(identify, self._reference),
+            why_no_reference=why_none(self._reference),
         )
         found = await self._platform.compute.run(jobs.measure_stack, order)
         done = StackDone(
@@ -178,7 +180,7 @@ class Handlers:
             made=found.made,
             configuration=self._configuration(),
             summary=_summary(found),
-            log=tuple(reason.message for reason in found.reasons),
+            log=(*(reason.message for reason in found.reasons), *found.notes),
         )
 
     # ---- both ----

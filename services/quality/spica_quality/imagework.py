@@ -25,7 +25,7 @@ from spica_quality.products import Written, caption_of, metrics_of
 from spica_quality.report.diagrams import expected_counts
 from spica_quality.report.page import Subject
 from spica_quality.science.metrics.counts import band_of
-from spica_quality.wholeimage import Observed, image_figures, place_of
+from spica_quality.wholeimage import Known, Observed, image_figures, known_stars, place_of
 
 
 def assess_image(order: ImageOrder) -> Assessment:
@@ -42,10 +42,12 @@ def assess_image(order: ImageOrder) -> Assessment:
     ):
         results = _measure_ccds(order, profile, source, instrument, maps)
         where = place_of(results, order.pointing_deg)
-        observed = Observed(order.filter, order.mjd_obs, order.reference, profile.layout.ccd_counts)
-        rows, image = image_figures(observed, results, where)
+        known = known_stars(order.reference, order.why_no_reference, where, order.mjd_obs)
+        observed = Observed(order.filter, profile.layout.ccd_counts)
+        rows, image = image_figures(observed, results, where, known.stars)
         judged = judge_by_all(order.policies, image, rows, order.profile, "image", order.run)
-        maps.finish(judged.default.ccds_out)
+        hdus_out = {ccd.hdu for ccd in judged.default.out}
+        maps.finish({place for place, one in enumerate(rows) if one["hdu"] in hdus_out})
     weight, flags = files.product("weight.fits.fz", "weight"), files.product("flag.fits.fz", "flag_map")
     tables = [result.table for result in results]
     catalogue = files.catalogue(tables)
@@ -60,7 +62,7 @@ def assess_image(order: ImageOrder) -> Assessment:
         order.name,
         cards,
         links=files.links(made),
-        provenance=_provenance(order, instrument),
+        provenance=_provenance(order, instrument, known),
     )
     expectation = expected_counts(band_of(order.filter), where.galactic_deg if where else None)
     preview = files.preview(pictures, caption_of(order.name, order.label, image, judged.default))
@@ -79,8 +81,8 @@ def assess_image(order: ImageOrder) -> Assessment:
         psf_model=psf,
         report=report,
         products=(parquet, table),
-        used=(*instrument.used, *((order.reference.product(),) if order.reference else ())),
-        notes=instrument.notes,
+        used=(*instrument.used, *known.used),
+        notes=(*instrument.notes, *known.notes),
     )
 
 
@@ -147,7 +149,7 @@ def _ccds(path: Path, profile: Profile) -> Iterator[Ccd]:
         del ccd  # or its pixels would stay until the next one is there
 
 
-def _provenance(order: ImageOrder, instrument: InstrumentWord) -> tuple[tuple[str, str], ...]:
+def _provenance(order: ImageOrder, instrument: InstrumentWord, known: Known) -> tuple[tuple[str, str], ...]:
     tuning = order.tuning
     return (
         ("Code", f"spica {CODE_VERSION}"),
@@ -156,11 +158,7 @@ def _provenance(order: ImageOrder, instrument: InstrumentWord) -> tuple[tuple[st
             (f"Master {product.kind}", f"{product.path}, sha256 {product.sha256}")
             for product in instrument.used
         ),
-        *(
-            (("Reference", f"{order.reference.path.name}, sha256 {order.reference.sha256}"),)
-            if order.reference
-            else ()
-        ),
+        ("Reference", known.told),
         ("Policies", ", ".join(policy.tag for policy in order.policies)),
         (
             "Settings",

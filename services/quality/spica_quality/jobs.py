@@ -85,6 +85,8 @@ class ImageOrder:
     """Of the file."""
     reference: ReferenceFile | None = None
     """Catalogue that the header's WCS is compared with."""
+    why_no_reference: str = ""
+    """Why the one that is set cannot be: see `reference.why_none`."""
     threads: int = 1
     """CCDs that are worked on at a time."""
     run: RunStatistics = NO_RUN
@@ -115,6 +117,7 @@ class StackOrder:
     tile_px: int
     filter: str = ""
     reference: ReferenceFile | None = None
+    why_no_reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,7 @@ def order_of(
     policies: Policies,
     tuning: Tuning,
     reference: ReferenceFile | None = None,
+    why_no_reference: str = "",
     threads: int = 1,
     run: RunStatistics = NO_RUN,
     auxiliaries: Mapping[str, Product] | None = None,
@@ -186,6 +190,7 @@ def order_of(
         pointing_deg=(message.pointing.ra_deg, message.pointing.dec_deg),
         sha256=message.file.sha256,
         reference=reference,
+        why_no_reference=why_no_reference,
         threads=threads,
         run=run,
         auxiliaries=auxiliaries or {},

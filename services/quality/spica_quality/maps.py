@@ -114,15 +114,15 @@ class MapWriter:
             len(maps.flags),
         )
 
-    def finish(self, ccds_out: Collection[str] = ()) -> None:
-        """Write both files; CCDs of these names get weight 0 and CCD_OUT everywhere."""
+    def finish(self, out: Collection[int] = ()) -> None:
+        """Write both files; CCDs at these places get weight 0 and CCD_OUT everywhere. (Names may be there twice.)"""
         with self._weight.open("wb") as weight, self._flags.open("wb") as flags:
             for file, content in ((weight, "weight: 1 / variance"), (flags, "flags: see FLAGnn")):
                 file.write(_primary(content))
-            for _, (maps, start, weight_size, flag_size) in sorted(self._parts.items()):
+            for index, (maps, start, weight_size, flag_size) in sorted(self._parts.items()):
                 self._file.seek(start)
                 weight_part, flag_part = self._file.read(weight_size), self._file.read(flag_size)
-                if maps.name in ccds_out:
+                if index in out:
                     weight_part, flag_part = _left_out(maps, flag_part)
                 weight.write(weight_part)
                 flags.write(flag_part)
@@ -138,7 +138,9 @@ def map_files(weight: Path, flags: Path) -> Iterator[MapWriter]:
         writer = MapWriter(*parts, parts[0].with_suffix(".spool"))
         yield writer
         if not writer.finished:
-            raise RuntimeError("The maps were not finished: call `finish`, with the CCDs that are out.")
+            raise RuntimeError(
+                "The maps were not finished: call `finish`, with the places of CCDs that are out."
+            )
 
 
 def _left_out(maps: CcdMaps, flags: bytes) -> tuple[bytes, bytes]:

@@ -1,4 +1,7 @@
-"""The reference catalogue that headers are compared with. Without one, or with one that cannot be read, nothing stops."""
+"""The reference catalogue that headers are compared with: a file.
+
+Without one, or with one that cannot be read, nothing stops: there is no astrometric offset then, and `NoReference` says why.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,10 @@ from spica_runtime.settings import SettingsBase
 from spica_runtime.storage import sha256_of
 
 from spica_quality.settings import QualitySettings
+
+
+class NoReference(Exception):
+    """There is nothing to compare the header with: the reason, as a sentence for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +71,29 @@ def _identified(path: Path, size: int, mtime_ns: int) -> ReferenceFile:
     return ReferenceFile(path, sha256_of(path), size)
 
 
+def why_none(path: Path | None) -> str:
+    """Why a setting gives no catalogue to compare with; empty where it does, and where none is set."""
+    if path is None or identify(path) is not None:
+        return ""
+    if path.name == str(path) and not path.suffix:
+        return (
+            f"No astrometric offset is measured: {path} is no file here. Catalogues that calib fetches by their name are "
+            "not read by quality; SPICA_QUALITY_REFERENCE names a file for it."
+        )
+    return f"No astrometric offset is measured: the reference catalogue {path} cannot be opened."
+
+
 def stars_around(
-    reference: ReferenceFile | None, ra_deg: float, dec_deg: float, radius_deg: float, epoch_year: float
-) -> Stars | None:
-    """Reference stars of a cone at the epoch of the image; None without a readable catalogue or a star in the cone."""
-    if reference is None:
-        return None
+    reference: ReferenceFile, ra_deg: float, dec_deg: float, radius_deg: float, epoch_year: float
+) -> Stars:
+    """Reference stars of a cone at the epoch of the image. Raises `NoReference`."""
     try:
         stars = stars_in_cone(reference.path, reference.sha256, ra_deg, dec_deg, radius_deg)
-    except ReferenceFileError:
-        return None  # what is wrong with it is for calib to say: there images wait for it
-    return stars.at_epoch(epoch_year) if len(stars) else None
+    except ReferenceFileError as error:
+        raise NoReference(f"No astrometric offset is measured: {error}") from error
+    if not len(stars):
+        raise NoReference(
+            f"No astrometric offset is measured: {reference.path.name} has no star within {radius_deg:.2f} degrees of "
+            f"RA {ra_deg:.4f}, Dec {dec_deg:+.4f}."
+        )
+    return stars.at_epoch(epoch_year)

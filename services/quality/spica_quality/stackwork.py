@@ -28,13 +28,15 @@ from spica_quality.products import Written, caption_of, metrics_of
 from spica_quality.report.diagrams import expected_counts
 from spica_quality.report.gathering import gather
 from spica_quality.report.page import Subject
-from spica_quality.science.engine import Frame, measure
+from spica_quality.science.engine import Frame, Measurement, count_galaxies, measure
+from spica_quality.science.flags import Bit
+from spica_quality.science.masking.tally import tally
 from spica_quality.science.metrics.completeness import generator_for
 from spica_quality.science.metrics.counts import band_of
-from spica_quality.science.metrics.figures import Figures, number, row
+from spica_quality.science.metrics.figures import Figures, number, plain, row
 from spica_quality.science.photometry.catalogue import APERTURES_PER_FWHM, Columns, add_sky_positions
 from spica_quality.science.policy.runstatistics import NO_RUN
-from spica_quality.wholeimage import Observed, image_figures, place_of
+from spica_quality.wholeimage import Known, Observed, image_figures, known_stars, place_of
 
 _OVERLAP_PX = 128
 """Tiles see this much of their neighbours, so that sources at the seams are measured whole."""
@@ -98,6 +100,8 @@ class _StackWork:
         self.scale = self.wcs.scale_at(0.5 * self.nx, 0.5 * self.ny)
         self.n_tiles = sum(1 for _ in tiles(self.nx, self.ny, order.tile_px))
         self.results: list[CcdResult] = []
+        self.nothing: CcdResult | None = None
+        """A tile that no exposure covers."""
         self.gain = _positive(header.get("GAIN"), 0.0)
         self.saturation = _positive(header.get("SATURATE"), inf)
 
@@ -116,9 +120,6 @@ class _StackWork:
         name = f"{tile.core.x0}+{tile.core.y0}"
         options = self.order.tuning.options(self.n_tiles)
         done = measure(frame, options, generator_for(self.order.stack_id, name))
-        if not number(done.figures, "n_usable") > 0 and self.results:
-            return  # corners of the grid that no exposure covers
-        figures = row({**done.figures, "hdu": len(self.results), "name": name})
         wcs = _moved(self.wcs, tile.seen)
         if done.columns:
             add_sky_positions(done.columns, wcs)
@@ -128,33 +129,39 @@ class _StackWork:
             tile.core.y0 - tile.seen.y0,
             tile.core.y1 - tile.seen.y0,
         )
+        columns = _own(done.columns, tile) if done.columns else {}
+        own = _own_counts(done, columns, core, options.star_snr)
+        figures = row({**done.figures, **own, "hdu": len(self.results), "name": name})
         pictures = gather(
             done.data, done.flags, done.sky, done.columns, figures,
             section=core, wcs=wcs, centre=self.wcs.crval, psf=done.psf, n_ccds=self.n_tiles,
         )  # fmt: skip
-        columns = _own(done.columns, tile) if done.columns else {}
-        self.results.append(
-            CcdResult(
-                name,
-                figures,
-                LdacTable(self.header, columns),
-                None,
-                pictures,
-                done.psf,
-                stars_on_sky(columns, wcs),
-                corners_on_sky(wcs, data.shape),
-                self.gain,
-                0.0,
-            )
+        result = CcdResult(
+            name,
+            figures,
+            LdacTable(self.header, columns),
+            None,
+            pictures,
+            done.psf,
+            stars_on_sky(columns, wcs),
+            corners_on_sky(wcs, data.shape),
+            self.gain,
+            0.0,
         )
+        if number(figures, "n_usable") > 0:
+            self.results.append(result)
+        else:
+            self.nothing = self.nothing or result
 
     def finish(self) -> Assessment:
         """Write all files, and judge."""
+        if not self.results and self.nothing is not None:
+            self.results.append(self.nothing)
         order, results = self.order, self.results
         columns = self._catalogue()
         place = place_of(results, None)
-        observed = Observed(order.filter, None, order.reference, is_stack=True)
-        rows, image = image_figures(observed, results, place)
+        known = known_stars(order.reference, order.why_no_reference, place, None)
+        rows, image = image_figures(Observed(order.filter, is_stack=True), results, place, known.stars)
         judged = judge_by_all(order.policies, image, rows, order.profile, "stack", NO_RUN)
         files = Written(order.data, str(PurePosixPath(order.image).parent), order.name)
         table = LdacTable(self._catalogue_header(image), columns)
@@ -163,7 +170,9 @@ class _StackWork:
         psf = files.psf_models([(result.name, result.psf) for result in results])
         figures_table = files.votable(cards, image, rows, judged.verdicts)
         made = (catalogue, parquet, psf, figures_table)
-        subject = Subject("stack", order.name, cards, links=files.links(made), provenance=self._provenance())
+        subject = Subject(
+            "stack", order.name, cards, links=files.links(made), provenance=self._provenance(known)
+        )
         pictures = [result.pictures for result in results]
         expectation = expected_counts(band_of(order.filter), place.galactic_deg if place else None)
         return Assessment(
@@ -178,7 +187,8 @@ class _StackWork:
             psf_model=psf,
             report=files.report(subject, image, rows, pictures, judged.verdicts, expectation),
             products=(parquet, figures_table),
-            used=(order.reference.product(),) if order.reference else (),
+            used=known.used,
+            notes=known.notes,
             sources=source_rows(columns, self.scale) if columns else (),
         )
 
@@ -212,12 +222,13 @@ class _StackWork:
             ),
         )
 
-    def _provenance(self) -> tuple[tuple[str, str], ...]:
+    def _provenance(self, known: Known) -> tuple[tuple[str, str], ...]:
         order = self.order
         return (
             ("Code", f"spica {CODE_VERSION}"),
             ("Image", order.image),
             ("Weight map", order.weight),
+            ("Reference", known.told),
             ("Policies", ", ".join(policy.tag for policy in order.policies)),
         )
 
@@ -247,6 +258,27 @@ def _own(columns: Columns, tile: Tile) -> Columns:
     core = tile.core
     own = (x >= core.x0) & (x < core.x1) & (y >= core.y0) & (y < core.y1)
     return {name: values[own] for name, values in moved.items()}
+
+
+def _own_counts(done: Measurement, columns: Columns, core: Section, star_snr: float) -> Figures:
+    """What is counted on a tile, counted on its core alone: the overlaps are other tiles' too."""
+    whole, own = tally(done.flags), tally(np.ascontiguousarray(done.flags[core.slices]))
+    saturated = number(done.figures, "n_saturated")
+    if whole.of(Bit.SATURATED):  # pixels beside saturated ones are flagged, not counted
+        saturated *= own.of(Bit.SATURATED) / whole.of(Bit.SATURATED)
+    n_pixels = own.n_pixels - own.of(Bit.OUTSIDE)
+    n_usable = own.n_clean if done.sky is not None else 0
+    return {
+        "n_pixels": n_pixels,
+        "n_usable": n_usable,
+        "n_saturated": round(saturated),
+        "n_masked": own.of(Bit.MASKED),
+        "usable_fraction": plain(n_usable / n_pixels),
+        "saturated_fraction": plain(saturated / n_pixels),
+        "n_sources": len(columns["NUMBER"]) if columns else 0,
+        "n_stars": int(np.count_nonzero(columns["SPICA_STAR"])) if columns else 0,
+        "n_galaxies": count_galaxies(columns, star_snr) if columns else 0,
+    }
 
 
 def source_rows(columns: Columns, scale_arcsec: float) -> tuple[tuple[Any, ...], ...]:

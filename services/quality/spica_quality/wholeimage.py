@@ -11,9 +11,10 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from spica_imaging.references import Stars, julian_year, separation_deg
 from spica_imaging.stats import finite, median
+from spica_proto.base import Product
 
 from spica_quality.ccdwork import CcdResult
-from spica_quality.reference import ReferenceFile, stars_around
+from spica_quality.reference import NoReference, ReferenceFile, stars_around
 from spica_quality.science.metrics.conditions import (
     Circumstances,
     among_others,
@@ -39,8 +40,6 @@ class Observed:
     """What is known of an image or stack besides its pixels."""
 
     filter: str
-    mjd_obs: float | None = None
-    reference: ReferenceFile | None = None
     n_expected_ccds: tuple[int, ...] = ()
     """Numbers of CCDs that the instrument's files may have; empty: any."""
     is_stack: bool = False
@@ -74,14 +73,51 @@ def place_of(results: Sequence[CcdResult], pointing_deg: tuple[float, float] | N
     return Place(ra, dec, radius, (float(galactic.l.deg), float(galactic.b.deg)))
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The reference stars around an image."""
+
+    stars: Stars | None
+    used: tuple[Product, ...] = ()
+    """The catalogue that they are from."""
+    told: str = "none is set"
+    """Which catalogue that is, or why there is none: for the report."""
+    notes: tuple[str, ...] = ()
+    """Why a catalogue that was asked for is not used: for the log."""
+
+
+def known_stars(
+    reference: ReferenceFile | None, why_none: str, place: Place | None, mjd_obs: float | None
+) -> Known:
+    """Reference stars around an image at its epoch. `why_none`: why there is no catalogue; empty: none was asked for."""
+    if reference is None:
+        return Known(None, told=why_none, notes=(why_none,)) if why_none else Known(None)
+    try:
+        if place is None or not np.isfinite(place.radius_deg):
+            raise NoReference(
+                "No astrometric offset is measured: the headers have no WCS that could be compared."
+            )
+        stars = stars_around(
+            reference,
+            place.ra_deg,
+            place.dec_deg,
+            place.radius_deg + _MARGIN_DEG,
+            julian_year(_MJD_2000 if mjd_obs is None else mjd_obs),
+        )
+    except NoReference as reason:
+        return Known(None, told=str(reason), notes=(str(reason),))
+    return Known(stars, (reference.product(),), f"{reference.path.name}, sha256 {reference.sha256}")
+
+
 def image_figures(
-    observed: Observed, results: Sequence[CcdResult], place: Place | None
+    observed: Observed, results: Sequence[CcdResult], place: Place | None, known: Stars | None = None
 ) -> tuple[list[Figures], Figures]:
-    """Figures of the CCDs, with what only the others tell of them, and of the image."""
+    """Figures of the CCDs, with what only the others tell of them, and of the image. `known`: reference stars."""
     rows = [result.figures for result in results]
     if not observed.is_stack:
         rows = among_others(rows)
-    rows = _with_offsets(observed, rows, results, place)
+    if known is not None:
+        rows = [_with_offset(one, result, known) for one, result in zip(rows, results, strict=True)]
     band = band_of(observed.filter)
     counted = [_census(one, result, band, place) for one, result in zip(rows, results, strict=True)]
     of_image: Figures = {
@@ -108,22 +144,8 @@ def _area_square_deg(rows: Sequence[Figures]) -> float:
     return float(areas.sum()) if areas.size else nan
 
 
-def _with_offsets(
-    observed: Observed, rows: Sequence[Figures], results: Sequence[CcdResult], place: Place | None
-) -> list[Figures]:
-    """The rows with the offset of each CCD's stars from the reference catalogue, where there is one."""
-    if observed.reference is None or place is None or not np.isfinite(place.radius_deg):
-        return list(rows)
-    epoch = julian_year(observed.mjd_obs or _MJD_2000)
-    known = stars_around(
-        observed.reference, place.ra_deg, place.dec_deg, place.radius_deg + _MARGIN_DEG, epoch
-    )
-    if known is None:
-        return list(rows)
-    return [_with_offset(one, result, known) for one, result in zip(rows, results, strict=True)]
-
-
 def _with_offset(figures: Figures, result: CcdResult, known: Stars) -> Figures:
+    """The row with the offset of the CCD's stars from the reference stars, where one is found."""
     stars, scale = result.stars, number(figures, "pixel_scale_arcsec")
     if stars is None or not stars.ra_deg.size:
         return figures

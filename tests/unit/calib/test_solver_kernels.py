@@ -342,7 +342,7 @@ def test_normal_equations_without_and_with_a_matrix(degree: int, n_own: int) -> 
     matrix = naive_normal(problem)
     vector = rng.normal(size=problem.n_unknowns) + 1j * rng.normal(size=problem.n_unknowns)
     assert np.allclose(problem.times(vector), matrix @ vector, rtol=1e-5, atol=1e-6)
-    pull = rng.normal(size=(len(problem.plane), 2))
+    pull = rng.normal(size=(len(problem.plane), 2)).astype(np.float32)
     gradient = naive_jacobian(problem).conj().T @ (problem.weight * (pull[:, 0] + 1j * pull[:, 1]))
     assert np.allclose(problem.gradient(pull), gradient, rtol=1e-5, atol=1e-6)
     inverse = DenseInverse(problem)

@@ -126,6 +126,21 @@ def test_the_weight_map_has_the_ccds_names_and_exact_zeros(tmp_path: Path, skies
         assert np.mean(hdus[1].data == 0.0) < 0.02
 
 
+def test_a_bad_ccd_leaves_alone_though_another_has_its_name(tmp_path: Path) -> None:
+    three = [draw(n=60, shape=(400, 300), seed=seed) for seed in (1, 2, 3)]
+    three[1] = replace(three[1], data=np.full_like(three[1].data, 300.0))
+    data = DataFolder(tmp_path)
+    path = data.path("images/run/r/900001p.fits.fz")
+    write_image(path, three)
+    with fits.open(path, mode="update", memmap=False) as hdus:
+        for hdu in hdus[1:]:
+            hdu.header["EXTNAME"] = "CHIP"
+    found = jobs.measure_image(image_order(data, n_ccds=3))
+    assert found.weight is not None
+    with fits.open(data.path(found.weight.path)) as hdus:
+        assert [bool((hdu.data > 0).any()) for hdu in hdus[1:]] == [True, False, True]
+
+
 def test_the_preview_is_a_picture(data: DataFolder) -> None:
     found = jobs.measure_image(image_order(data))
     with Image.open(data.path(found.preview.path)) as picture:
@@ -308,6 +323,23 @@ def test_tiles_find_the_same_sources_once(tmp_path: Path, stack_sky: Sky) -> Non
     again = np.count_nonzero(columns["FLUX_AUTO"] > 1e4)
     assert again == pytest.approx(np.count_nonzero(bright), abs=2)
     assert tiled.metrics.fwhm_px == pytest.approx(whole.metrics.fwhm_px, rel=0.02)
+    # What lies in the overlaps counts once.
+    assert tiled.metrics.n_sources == len(columns["NUMBER"]) == len(tiled.sources)
+    assert tiled.metrics.n_stars == np.count_nonzero(columns["SPICA_STAR"])
+    assert tiled.figures["n_pixels"] == whole.figures["n_pixels"] == 620 * 900
+    assert tiled.figures["n_usable"] == pytest.approx(whole.figures["n_usable"], rel=1e-3)
+
+
+def test_tiles_that_no_exposure_covers_do_not_count(tmp_path: Path, stack_sky: Sky) -> None:
+    data = DataFolder(tmp_path)
+    write_stack(data, stack_sky)
+    weight = data.path("stacks/s1/deep.weight.fits")
+    with fits.open(weight, mode="update", memmap=False) as hdus:
+        hdus[0].data[:310, :300] = 0.0
+    found = jobs.measure_stack(stack_order(data, tile_px=320))
+    assert [row["name"] for row in found.per_ccd] == ["300+0", "600+0", "0+310", "300+310", "600+310"]
+    assert [row["hdu"] for row in found.per_ccd] == [0, 1, 2, 3, 4]
+    assert (found.figures["n_ccds"], found.figures["n_ccds_blank"]) == (5, 0)
 
 
 @pytest.mark.parametrize(("nx", "ny", "side"), [(900, 620, 320), (4096, 4096, 4096), (5000, 300, 4096)])

@@ -239,7 +239,7 @@ class _Ccd:
         done.columns = self._catalogue(sources, segments, shapes, found, width)
         n_stars = int(np.count_nonzero(found.locus))
         done.figures |= found.figures.row(self.frame.pixel_scale_arcsec) | {"n_stars": n_stars}
-        done.figures["n_galaxies"] = _galaxies(done.columns, self.options.star_snr)
+        done.figures["n_galaxies"] = count_galaxies(done.columns, self.options.star_snr)
         if n_stars:
             done.figures |= self._depth((sources, segments), found, width, random)
 
@@ -368,7 +368,7 @@ class _Ccd:
         )
 
 
-def _galaxies(columns: Columns, least_snr: float) -> int:
+def count_galaxies(columns: Columns, least_snr: float) -> int:
     """Sources wider than stars by more than their errors, bright enough to tell."""
     spread, error = (columns.get(name) for name in ("SPREAD_MODEL", "SPREADERR_MODEL"))
     if spread is None or error is None or not np.isfinite(spread).any():

@@ -64,15 +64,6 @@ def set_degrees(rounds: Rounds, degrees: Index) -> None:
     rounds.state.update_places(rounds.layout)
 
 
-def known_degrees(rounds: Rounds) -> Index:
-    """Degree of each context's planes that were known before; 0: none were."""
-    total = np.array([i + j for i, j in terms(rounds.layout.degree)])
-    told = np.diagonal(rounds.information, axis1=1, axis2=2) > 0
-    found = np.zeros_like(rounds.degrees)
-    np.maximum.at(found, rounds.layout.plane_context, (told * total).max(axis=1).astype(np.int32))
-    return found
-
-
 def choose_degrees(rounds: Rounds, ties: Ties) -> list[str]:
     """Find and set the degree of every context; says where it is lower than asked for."""
     n_planes = len(rounds.layout.planes)
@@ -80,11 +71,11 @@ def choose_degrees(rounds: Rounds, ties: Ties) -> list[str]:
         return []
     thin = rounds.tie(_thinned(ties.groups, max(_MOST, _PER_PLANE * n_planes)))
     context = rounds.layout.plane_context[np.maximum(thin.plane, 0)]
-    chosen = np.maximum(known_degrees(rounds), 1).astype(np.int32)
-    lowest = int(chosen.min(initial=rounds.layout.degree))
+    chosen = np.maximum(rounds.known_degrees(), 1).astype(np.int32)
+    lowest = int(chosen.min())
     best = _losses(rounds, thin, lowest)
     highest = int(rounds.caps.max(initial=1))
-    for degree in range(lowest + 1, min(rounds.layout.degree, highest) + 1):
+    for degree in range(lowest + 1, min(rounds.options.degree, highest) + 1):
         losses = _losses(rounds, thin, degree)
         for number in range(len(chosen)):
             if degree <= chosen[number]:

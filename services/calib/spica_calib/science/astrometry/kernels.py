@@ -81,7 +81,7 @@ def place(
 
 @jit
 def predict(
-    pull: Floats,
+    pull: Singles,
     turn: Singles,
     plane: Index,
     exposure: Index,

@@ -28,9 +28,9 @@ class Means:
     """Shape (m, 2): from the axes of the member's exposure to the frame's, as a complex number of size 1."""
     weight: Singles
     """1 / variance; 0: cut."""
-    pull: Floats
+    pull: Singles
     """Shape (m, 2): mean of the group, reference star included, minus the detection."""
-    inner: Floats
+    inner: Singles
     """Shape (m, 2): mean of the group's detections minus the detection."""
     outer: Floats
     """Shape (g, 2): reference star minus mean of the detections; 0 without a star."""
@@ -179,8 +179,8 @@ def _settle(
     clip: float,
     turn: Singles,
     weight: Singles,
-    pull: Floats,
-    inner: Floats,
+    pull: Singles,
+    inner: Singles,
     outer: Floats,
     star_weight: Floats,
     total: Floats,
@@ -262,7 +262,8 @@ def settle(
     if left_out is None:
         left_out = np.zeros(len(exposure), np.uint8)
     means = Means(
-        np.empty((m, 2), np.float32), np.empty(m, np.float32), np.empty((m, 2)), np.empty((m, 2)),
+        np.empty((m, 2), np.float32), np.empty(m, np.float32), np.empty((m, 2), np.float32),
+        np.empty((m, 2), np.float32),
         np.empty((g, 2)), np.empty(g), np.empty(g), np.empty((g, 2)), np.empty(g, np.int32),
     )  # fmt: skip
     _settle(

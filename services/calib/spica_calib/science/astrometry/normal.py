@@ -87,7 +87,7 @@ class Linear:
             self.maps, self.degree, self.n_terms, self.n_own, self.first_own, *more,
         )  # fmt: skip
 
-    def gradient(self, pull: Floats) -> Complex:
+    def gradient(self, pull: Singles) -> Complex:
         """Right-hand side for pulls (mean minus detection), shape (p,)."""
         x, y = np.zeros(self.n_unknowns), np.zeros(self.n_unknowns)
         residual_gradient(*self.arguments(pull, x, y))

@@ -43,7 +43,7 @@ def residual_gradient(
     n_terms: int,
     n_own: int,
     first_own: int,
-    pull: Floats,
+    pull: Singles,
     out_x: Floats,
     out_y: Floats,
 ) -> None:

@@ -84,48 +84,44 @@ def numbers_of(
     return AllNumbers(exposures, told(slice(0, len(group))))
 
 
-def chance_matches(rounds: Rounds) -> float:
-    """How many sources would match a star if the stars were others: counted with the stars moved aside."""
+def matches_and_chance(rounds: Rounds, ties: Ties) -> tuple[float, float, int]:
+    """Detections of some exposures that are near a star, and how many would be if the stars were others.
+
+    The others are the same stars, all moved aside by several radii. Also tells how many exposures were looked at.
+    """
     layout, stars = rounds.layout, rounds.stars
     free = np.flatnonzero(layout.free >= 0)
     if not len(free) or not len(stars):
-        return 0.0
-    aside = np.radians(_ASIDE_RADII * max(rounds.radius, rounds.star_radius) / 3600.0)
-    moved = stars.vectors @ _turn(rounds.state.frames[free[0], 0], rounds.state.frames[free[0], 1], aside).T
-    elsewhere = StarField(moved, np.zeros_like(stars.motion), stars.error_arcsec, stars.epoch_year)
+        return 0.0, 0.0, 0
     tried = free[:: max(1, len(free) // _TRIED)][:_TRIED]
-    rate, total = 0.0, 0
-    for e in tried:
+    group = np.repeat(np.arange(len(ties.groups)), ties.groups.count)
+    matched = ties.groups.star[group] >= 0
+    found = np.bincount(layout.exposure[ties.groups.members[matched]], minlength=len(layout.exposures))
+    aside = np.radians(_ASIDE_RADII * max(rounds.radius, rounds.star_radius) / 3600.0)
+    by_chance = 0
+    for number, e in enumerate(tried):
         mine = slice(int(layout.spans[e]), int(layout.spans[e + 1]))
         sky = np.empty((mine.stop - mine.start, 3))
         directions(layout.exposure[mine], rounds.state.frames, rounds.state.places[mine], sky)
-        groups = associate(
-            sky, np.ones(len(sky), np.float32), np.array([0, len(sky)]), np.zeros(1), elsewhere,
-            rounds.radius, rounds.star_radius,
-        )  # fmt: skip
-        rate += np.count_nonzero(groups.star >= 0)
-        total += len(sky)
-    # Per detection, then over as many sources as there are: groups, of which each counts once.
-    sources = total / max(len(tried), 1)
-    return float(rate / max(total, 1) * sources * _fields(rounds))
+        for k in range(4 if len(tried) < 4 else 1):
+            turn = _turn(rounds.state.frames[e], np.pi / 2 * (k + number) + 0.3, aside)
+            elsewhere = StarField(
+                stars.vectors @ turn.T, np.zeros_like(stars.motion), stars.error_arcsec, stars.epoch_year
+            )
+            groups = associate(
+                sky, np.ones(len(sky), np.float32), np.array([0, len(sky)]), np.zeros(1), elsewhere,
+                rounds.radius, rounds.star_radius,
+            )  # fmt: skip
+            by_chance += int(np.count_nonzero(groups.star >= 0))
+    return float(found[tried].sum()), by_chance / (4 if len(tried) < 4 else 1), len(tried)
 
 
-def _turn(middle: Floats, axis: Floats, angle: float) -> Floats:
-    """Rotation of the sky that moves the middle along its meridian, and a bit aside."""
-    other = np.cross(middle, axis)
-    across = (other + 0.6 * axis) / np.sqrt(1.36)
-    x, y, z = across
+def _turn(frame: Floats, direction: float, angle: float) -> Floats:
+    """Rotation of the sky that moves a frame's middle by an angle in a direction."""
+    x, y, z = np.cos(direction) * frame[1] + np.sin(direction) * frame[2]
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
     turned: Floats = np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross
     return turned
-
-
-def _fields(rounds: Rounds) -> float:
-    """How many exposures' worth of sky there are: overlapping ones see the same sources."""
-    frames = rounds.state.frames[rounds.layout.free >= 0]
-    width = rounds.state.air_unit
-    cells = {tuple(np.round(vector * 206265.0 / width).astype(int).tolist()) for vector in frames[:, 0]}
-    return float(len(cells))
 
 
 # ---- what the user should know ----

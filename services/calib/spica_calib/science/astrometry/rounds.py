@@ -60,7 +60,7 @@ class Rounds:
         self.layout, self.state, self.options, self.stars = layout, state, options, stars
         self.goal, self.information = goal, information
         self.first_planes = state.planes.copy()
-        self.degrees = np.full(len(layout.contexts), layout.degree, dtype=np.int32)
+        self.degrees = np.maximum(self.known_degrees(), options.degree).astype(np.int32)
         """Per context."""
         self.scale = self._pixel_scales()
         """Arcsec per pixel of each unit."""
@@ -76,6 +76,14 @@ class Rounds:
         """Highest degree that each plane's own detections bear."""
         self.rounds = 0
         self.inverse: Inverse | None = None
+
+    def known_degrees(self) -> Index:
+        """Degree of each context's planes that were known before; 0: none were."""
+        total = np.array([i + j for i, j in terms(self.layout.degree)])
+        told = np.diagonal(self.information, axis1=1, axis2=2) > 0
+        found = np.zeros(len(self.layout.contexts), dtype=np.int32)
+        np.maximum.at(found, self.layout.plane_context, (told * total).max(axis=1).astype(np.int32))
+        return found
 
     def take(self, layout: Layout) -> None:
         """Go on with other detections of the same exposures."""
@@ -155,6 +163,7 @@ class Rounds:
         if max(changed, abs(self.star_extra - before[1])) < _SAME_SCATTER * typical:
             self.extra, self.star_extra = before
             return means
+        del means
         return self.settle(ties)
 
     def narrow(self) -> bool:
@@ -180,7 +189,7 @@ class Rounds:
         focal = self.state.focal[ties.groups.members] / np.float32(self.state.air_unit)
         maps = np.ascontiguousarray(self.state.maps[free, 2:4])
         pixels = np.ascontiguousarray(np.linalg.inv(self.state.planes[:, :, 1:3]))
-        pull = np.where(means.weight[:, None] > 0, means.pull, 0.0)
+        pull = means.pull * (means.weight > 0)[:, None].astype(np.float32)
         predict(pull, means.turn, ties.plane, ties.exposure, pixels, maps, self.state.air_unit, u, v, focal)
         return Linear(
             offsets=ties.groups.offsets, turn=means.turn, weight=means.weight, u=u, v=v,

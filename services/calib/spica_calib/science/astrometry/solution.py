@@ -102,7 +102,7 @@ def _to_local(
     exposure: Index,
     place: Floats,
     members: Index,
-    vectors: Floats,
+    vectors: Singles,
     out: Floats,
 ) -> None:
     """Turn small differences in groups' frames (arcsec) into mas along RA·cos(Dec) and Dec at each member."""
@@ -129,7 +129,7 @@ def _to_local(
             out[k, 1] = scale * ((a * a + b * b) * d2 - c * (a * d0 + b * d1)) / (flat * size)
 
 
-def _local_mas(rounds: Rounds, ties: Ties, vectors: Floats) -> Floats:
+def _local_mas(rounds: Rounds, ties: Ties, vectors: Singles) -> Floats:
     out = np.empty((len(vectors), 2))
     _to_local(
         ties.groups.offsets, rounds.state.frames, rounds.layout.exposure, rounds.state.places, ties.groups.members,
@@ -166,7 +166,7 @@ def detections_of(rounds: Rounds, ties: Ties, means: Means) -> tuple[Detections,
     # A star that the others cut is not this source's; where nobody agrees with anybody it stays for the record.
     lost = (means.star_weight == 0) & (means.agreeing > 0)
     star = np.where(lost, -1, ties.groups.star)[group]
-    external = _local_mas(rounds, ties, means.inner + means.outer[group])
+    external = _local_mas(rounds, ties, means.inner + means.outer[group].astype(np.float32))
     external[star < 0] = np.nan
     internal = _local_mas(rounds, ties, means.inner)
     internal[ties.groups.count[group] < 2] = np.nan

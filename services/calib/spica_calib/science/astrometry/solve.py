@@ -26,7 +26,7 @@ from spica_calib.science.astrometry.problem import (
     InstrumentModel,
     Options,
 )
-from spica_calib.science.astrometry.report import Numbers, chance_matches, notes_of, numbers_of
+from spica_calib.science.astrometry.report import Numbers, matches_and_chance, notes_of, numbers_of
 from spica_calib.science.astrometry.rounds import Rounds, Ties
 from spica_calib.science.astrometry.solution import (
     detections_of,
@@ -39,9 +39,11 @@ from spica_calib.science.astrometry.start import begin
 from spica_calib.science.stars import Floats, Stars
 
 _FIRST_ROUNDS, _LAST_STEPS = 4, 5
-_COARSE_DETECTIONS, _COARSE_PER_UNIT = 2e6, (150, 1000)
-_BY_CHANCE = 3.0
-"""Matches with stars must be so many times what chance gives."""
+_COARSE_DETECTIONS, _COARSE_PER_UNIT = 2e6, (60, 1000)
+_BY_CHANCE = 3.0, 2.0
+"""Matches with stars must be so many times what chance gives and so many more per exposure, as the WCS come;"""
+_BY_CHANCE_LATER = 10.0, 6.0
+"""or, where the radius is so wide that this cannot be, when all is solved, for a fit makes some matches itself."""
 
 
 def solve(
@@ -59,14 +61,11 @@ def solve(
     """
     options, known = options or Options(), known or {}
     layout = lay_out(exposures, stars, options, known)
-    rounds, ties, means, extra_notes = _solved(layout, options, known)
-    n_matched = int(np.count_nonzero(means.star_weight > 0))
-    if n_matched and n_matched < _BY_CHANCE * chance_matches(rounds) + 3:
-        extra_notes = [
-            f"Reference stars match no better than by chance ({n_matched} sources): they are not used."
-        ]
+    rounds, ties, means, extra_notes, credible = _solved(layout, options, known)
+    if not credible:
+        extra_notes = ["Reference stars match no better than by chance: they are not used."]
         layout = replace(layout, stars=_no_stars(layout.stars), notes=[])
-        rounds, ties, means, more = _solved(layout, options, known)
+        rounds, ties, means, more, _ = _solved(layout, options, known)
         extra_notes += more
     return _told(rounds, ties, means, options, known, extra_notes)
 
@@ -89,12 +88,10 @@ def _loosened(layout: Layout, known: Mapping[str, InstrumentModel], information:
 
 def _solved(
     layout: Layout, options: Options, known: Mapping[str, InstrumentModel]
-) -> tuple[Rounds, Ties, Means, list[str]]:
-    coarse = layout.brightest(_coarse_size(layout))
-    state, goal, information = begin(coarse, options, known)
-    _loosened(layout, known, information)
-    rounds = Rounds(coarse, state, options, goal, information, layout.stars)
+) -> tuple[Rounds, Ties, Means, list[str], bool]:
+    rounds = _begun(layout.brightest(_coarse_size(layout)), options, known)
     ties = rounds.associate()
+    credible = _credible(rounds, ties, *_BY_CHANCE)
     means = rounds.weigh(ties)
     notes: list[str] = []
     if np.any(layout.free >= 0):
@@ -104,12 +101,26 @@ def _solved(
             rounds.step(ties, rounds.settle(ties), 1e-1, fresh=True)
             means = rounds.weigh(ties)
             rounds.narrow()
+        # Large problems are large in memory: what is done with goes first.
+        del ties, means
         rounds.take(layout)
         ties = rounds.associate()
         means = rounds.weigh(ties)
         rounds.count(ties, means)
         ties, means = rounds.settled(ties, means, _LAST_STEPS)
-    return rounds, ties, means, notes
+    credible = credible or _credible(rounds, ties, *_BY_CHANCE_LATER)
+    return rounds, ties, means, notes, credible
+
+
+def _begun(layout: Layout, options: Options, known: Mapping[str, InstrumentModel]) -> Rounds:
+    state, goal, information = begin(layout, options, known)
+    _loosened(layout, known, information)
+    return Rounds(layout, state, options, goal, information, layout.stars)
+
+
+def _credible(rounds: Rounds, ties: Ties, ratio: float, per_exposure: float) -> bool:
+    matched, by_chance, tried = matches_and_chance(rounds, ties)
+    return matched == 0 or matched >= ratio * by_chance + per_exposure * tried
 
 
 def _coarse_size(layout: Layout) -> int:

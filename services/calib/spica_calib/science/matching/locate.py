@@ -66,6 +66,7 @@ def locate(
         NoMatch: with the numbers, when sources and stars do not fit together.
 
     """
+    prior = _near_poles(prior, fields)
     sky = StarSky.of(stars, band)
     ccds = [Footprint.of(field) for field in fields]
     whole, found = _rigid(ccds, sky, prior, limit_log10) if rigid else _each(ccds, sky, prior, limit_log10)
@@ -94,6 +95,17 @@ def locate(
         scale=math.sqrt(abs(float(np.linalg.det(matrix)))),
         mirrored=mirrored,
     )
+
+
+def _near_poles(prior: Prior, fields: Sequence[CcdField]) -> Prior:
+    """Who points a little off near a pole has north elsewhere: by so much the rotation can be off as well."""
+    if not fields:
+        return prior
+    polar_arcsec = _ARCSEC * (90.0 - abs(field_centre(fields)[1]))
+    turn = 180.0
+    if polar_arcsec > prior.shift_arcsec:
+        turn = math.degrees(math.asin(prior.shift_arcsec / polar_arcsec))
+    return replace(prior, rotation_deg=min(180.0, prior.rotation_deg + turn))
 
 
 def _stage(

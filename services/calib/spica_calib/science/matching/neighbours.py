@@ -15,7 +15,7 @@ Integers = NDArray[np.int32]
 _ROUNDS = 14
 STEP = 1.25
 """Radii are `smallest` times whole powers of this: a few values, whose number can be counted."""
-_RING = 16
+RING = 16
 """Directions in which neighbours by chance are counted."""
 
 
@@ -192,8 +192,8 @@ def coincidences(x: Floats, y: Floats, grid: Grid, matrix: Floats, shift: Floats
     """How many points have a star within `radius` if all are displaced: the mean over a ring of four radii."""
     total = 0
     reach = min(radius, grid.cell)
-    for k in range(_RING):
-        angle = 2.0 * np.pi * k / _RING
+    for k in range(RING):
+        angle = 2.0 * np.pi * k / RING
         sx = shift[0] + 4.0 * radius * np.cos(angle)
         sy = shift[1] + 4.0 * radius * np.sin(angle)
         for m in range(len(x)):
@@ -201,4 +201,4 @@ def coincidences(x: Floats, y: Floats, grid: Grid, matrix: Floats, shift: Floats
             py = matrix[1, 0] * x[m] + matrix[1, 1] * y[m] + sy
             if nearest(grid, px, py, reach)[0] >= 0:
                 total += 1
-    return total / _RING
+    return total / RING

@@ -26,7 +26,7 @@ from spica_calib.science.matching.kernels import (
     pair_table,
     seek,
 )
-from spica_calib.science.matching.neighbours import Grid, coincidences, converge, grid_of
+from spica_calib.science.matching.neighbours import RING, Grid, coincidences, converge, grid_of
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -269,16 +269,18 @@ def _refined(
     n_tried, n_other = sorted((len(image), max(n_stars, len(first))))
     wide = WIDENED * radius
     p_mean = 1.0 - math.exp(-n_other / frame.area * math.pi * wide * wide)
-    # Where sources and stars crowd, the mean tells too little: displaced by a little, as many meet by chance.
-    p_local = coincidences(image.x, image.y, grid, matrix, offset, wide) / n_tried
-    p = min(1.0, max(p_mean, p_local))
-    log10_tried = _CHOICES_LOG10 + math.log10(len(prior.mirrored)) + log10_maps(
-        _MARGIN * prior.shift_arcsec + slack,
-        _MARGIN * math.radians(prior.rotation_deg),
-        _MARGIN * prior.scale,
-        _SHEAR if len(first) >= affine_from else 0.0,
-        frame.half_diagonal,
-        radius,
+    p = min(1.0, max(p_mean, _crowding(image, grid, matrix, offset, wide, n_tried, p_mean)))
+    log10_tried = (
+        _CHOICES_LOG10
+        + math.log10(len(prior.mirrored))
+        + log10_maps(
+            _MARGIN * prior.shift_arcsec + slack,
+            _MARGIN * math.radians(prior.rotation_deg),
+            _MARGIN * prior.scale,
+            _SHEAR if len(first) >= affine_from else 0.0,
+            frame.half_diagonal,
+            radius,
+        )
     )
     return PlaneMatch(
         matrix=matrix,
@@ -290,6 +292,18 @@ def _refined(
         expected_by_chance=n_tried * p,
         log10_false=log10_false_match(len(first), n_tried, p, 10.0**log10_tried, 0),
     )
+
+
+def _crowding(
+    image: PlanePoints, grid: Grid, matrix: Floats, offset: Floats, radius: float, n_tried: int, p_mean: float
+) -> float:
+    """How likely neighbours by chance are where sources and stars crowd; 0 where they do not, beyond doubt.
+
+    There the mean density tells too little: displaced by a little, as many meet by chance.
+    """
+    displaced = coincidences(image.x, image.y, grid, matrix, offset, radius)
+    met, expected = RING * displaced, RING * n_tried * p_mean
+    return displaced / n_tried if met > expected + 3.0 * math.sqrt(expected) + 2.0 else 0.0
 
 
 def _nothing(matrix: Floats, offset: Floats, radius: float, n_tried: int) -> PlaneMatch:
