@@ -103,7 +103,7 @@ async def test_a_verified_image_is_graded_once_with_all_that_belongs_to_it(rig: 
     # What every policy says of it, in the event and on record; and what it was held against.
     said = {verdict.policy: verdict for verdict in graded.verdicts}
     assert (said["default@2"].grade, said["default@2"].reasons) == (graded.grade, graded.reasons)
-    assert {"weak_lensing@1", "photometric_calibration@1", "low_surface_brightness@1"} < said.keys()
+    assert {"weak_lensing@1", "photometric_calibration@2", "low_surface_brightness@1"} < said.keys()
     rows = await rig.pool.fetch("SELECT * FROM verdicts WHERE measurement_id = $1", graded.measurement_id)
     assert {row["policy"]: row["grade"] for row in rows} == {tag: one.grade for tag, one in said.items()}
     assert row["figures"]["fwhm_px"] == pytest.approx(graded.metrics.fwhm_px)

@@ -28,6 +28,8 @@ class Taken:
     astrometric: Exposure
     photometric: PhotometricExposure
     catalogue: Path
+    title: str
+    """What people call it: names of exposures are ids here."""
 
     @property
     def fields(self) -> tuple[CcdField, ...]:
@@ -109,4 +111,5 @@ def _taken(
             **own,
         ),
         catalogue,
+        facts.name,
     )

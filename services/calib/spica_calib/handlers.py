@@ -144,6 +144,7 @@ class Handlers:
     ) -> Outcome:
         job, result = await self._sky.run(self._compute, calibrate_image, work.job, sky.cones)
         header, page = self._data.product(job.head, "header"), self._data.product(job.page, "report")
+        picture = self._data.product(job.page.with_suffix(".png"), "plot")
         helpers = await store.products_at(self._pool, work.near.paths)
         new = store.NewSolution(
             solution_id=work.solution_id,
@@ -180,7 +181,7 @@ class Handlers:
             save=save,
             about=job.facts.image_id,
             used=(*catalogue, *helpers, *telling.references_of(job)),
-            made=(header, page),
+            made=(header, page, picture),
             configuration=telling.configuration(work),
             summary=f"calibrated: {result.n_matched} stars, rms {result.rms_mas[0]:.0f} and {result.rms_mas[1]:.0f} mas",
             log=(*work.near.notes, *result.notes),
@@ -230,6 +231,7 @@ class Handlers:
         job, result = await self._sky.run(self._compute, calibrate_stack, job, sky.cones)
         headers = [self._data.product(member.head, "header") for member in job.members]
         page = self._data.product(job.page, "report")
+        picture = self._data.product(job.page.with_suffix(".png"), "plot")
         inputs = await store.products_at(self._pool, paths)
         new = [
             store.NewSolution(
@@ -273,7 +275,7 @@ class Handlers:
             save=save,
             about=message.stack_id,
             used=(*inputs, *telling.references_of(job)),
-            made=(*headers, page),
+            made=(*headers, page, picture),
             configuration={
                 "reference": sky.reference.name,
                 "reference_sha256": sky.reference.sha256,

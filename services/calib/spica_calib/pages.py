@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from spica_calib.exposures import Taken
 from spica_calib.photometrywork import Calibrated, photometric_detections
 from spica_calib.reference.area import ReferenceArea
 from spica_calib.science.astrometry.problem import AstrometricSolution, InstrumentModel, Options
-from spica_calib.science.diagnostics.inputs import Calibration, Photometry
+from spica_calib.science.diagnostics.inputs import Calibration, Photometry, earlier_zero_points
 from spica_calib.science.diagnostics.numbers import numbers
 from spica_calib.science.matching.located import Located
 from spica_calib.science.photometry.problem import ExposureZeroPoint, PhotometricExposure
@@ -44,6 +45,8 @@ def calibration_of(
         astrometry.detections,
         magnitudes,
     )
+    titles = {image.astrometric.name: image.title for image in images}
+    earlier = earlier_zero_points(image.photometric for image in images if image.astrometric.held)
     return Calibration(
         tuple(image.astrometric for image in images),
         astrometry,
@@ -51,6 +54,9 @@ def calibration_of(
         located,
         Photometry(tuple(photometric), given, photometry.solution),
         previous,
+        tuple(replace(one, name=titles[one.name]) for one in earlier),
+        1000.0 * stars.error_arcsec,
+        titles,
     )
 
 
@@ -86,7 +92,8 @@ def write_page(
     *,
     stack: bool,
 ) -> None:
-    """Write the page of an image's, or of a stack's calibration."""
+    """Write the page of an image's, or of a stack's calibration, and beside it a small picture for lists (.png)."""
+    from spica_calib.plots import write_plot
     from spica_calib.report.page import ReferenceUsed, Subject, write_image_page, write_stack_page
 
     subject = Subject(
@@ -101,3 +108,4 @@ def write_page(
         write_stack_page(path, subject, calibration)
     else:
         write_image_page(path, subject, calibration, 0)
+    write_plot(path.with_suffix(".png"), calibration, None if stack else 0)

@@ -86,6 +86,9 @@ async def run_samples(
         async for row in found:
             sample = samples[row["run"], row["filter"], row["profile"]]
             sample.add(row["image_id"], row["figure"], row["value"])
+        for sample in samples.values():
+            for image_id, seconds in (await QualityStore(pool).exposure_times_s(sample.image_ids)).items():
+                sample.exposed(image_id, seconds)
     return samples
 
 

@@ -151,7 +151,9 @@ def _limited(rule: Rule | None, setting: Setting) -> Rule:
     changes = (
         {"most": None, "within": None, "arcsec": None, "pixels": None} if setting.upward else {"least": None}
     )
-    changes |= {"most" if setting.upward else "least": limits, "figure": setting.figure, "off": False}  # type: ignore[dict-item]
+    # A figure that may lie either way from zero is still limited either way.
+    upper = "within" if rule is not None and rule.within else "most"
+    changes |= {upper if setting.upward else "least": limits, "figure": setting.figure, "off": False}  # type: ignore[dict-item]
     return kept.model_copy(update=changes)
 
 

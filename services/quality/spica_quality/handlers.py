@@ -55,6 +55,7 @@ class Handlers:
             run=message.run,
             filter=message.filter,
             profile=message.profile,
+            exposure_time_s=message.exposure_time_s,
             figures=self._policies.run_figures(),
         )
         settled = await self._auxiliaries(message.image_id)
@@ -188,11 +189,14 @@ class Handlers:
     def _measurement_id(self, subject_id: str, found: jobs.Assessment) -> str:
         """The same pixels measured by the same code are one measurement.
 
-        The default policy is part of it, since CCDs that it leaves out have weight 0 in the weight map; so are the master
-        flat and mask and the reference catalogue that were used.
+        So that its rows and its files are of one making, what they depend on is part of it: the settings; the default
+        policy, since CCDs that it leaves out have weight 0 in the weight map; and the master flat and mask and the
+        reference catalogue that were used.
         """
+        settings = (repr(self._tuning), str(self._platform.settings.stack_tile_px))
         used = (product.sha256 for product in found.used)
-        return derived_id("measurement", subject_id, CODE_VERSION, self._policies.default.label, *used)
+        default = self._policies.default.label
+        return derived_id("measurement", subject_id, CODE_VERSION, default, *settings, *used)
 
     def _configuration(self) -> dict[str, object]:
         return {"policies": [policy.model_dump(mode="json", exclude_none=True) for policy in self._policies]}

@@ -115,7 +115,7 @@ class MapWriter:
         )
 
     def finish(self, out: Collection[int] = ()) -> None:
-        """Write both files; CCDs at these places get weight 0 and CCD_OUT everywhere. (Names may be there twice.)"""
+        """Write both files; CCDs at these places in the image (names may be there twice) get weight 0 and CCD_OUT."""
         with self._weight.open("wb") as weight, self._flags.open("wb") as flags:
             for file, content in ((weight, "weight: 1 / variance"), (flags, "flags: see FLAGnn")):
                 file.write(_primary(content))

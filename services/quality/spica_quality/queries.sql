@@ -14,8 +14,9 @@ FROM image_auxiliaries AS i JOIN auxiliaries AS a USING (kind, name)
 WHERE i.image_id = :image_id
 ORDER BY a.kind;
 
--- name: run_values(image_id, run, filter, profile, figures)
--- Figures of the other images of a run through one filter with one instrument, each by its latest measurement.
+-- name: run_values(image_id, run, filter, profile, shortest_s, longest_s, figures)
+-- Figures of the other images of a run through one filter with one instrument, exposed about as long, each by its latest
+-- measurement.
 SELECT f.key AS figure, array_agg(CAST(f.value AS double precision)) AS values
 FROM images AS i
 JOIN LATERAL (
@@ -25,12 +26,17 @@ JOIN LATERAL (
 ) AS m ON true
 CROSS JOIN LATERAL jsonb_each(m.figures) AS f
 WHERE i.run = :run AND i.filter = :filter AND i.profile = :profile AND i.image_id <> :image_id
+  AND i.exposure_time_s BETWEEN :shortest_s AND :longest_s
   AND i.superseded_by IS NULL
   AND f.key = ANY(:figures::text[]) AND jsonb_typeof(f.value) = 'number'
 GROUP BY f.key;
 
+-- name: exposure_times(image_ids)
+-- How long images were exposed.
+SELECT image_id, exposure_time_s FROM images WHERE image_id = ANY(:image_ids::text[]);
+
 -- name: insert_measurement(measurement_id, subject_kind, subject_id, metrics, figures, per_ccd, catalogue_path, weight_path, preview_path, products)!
--- Adds an assessment. Its id follows from subject, code and default policy: the same again says nothing new.
+-- Adds an assessment. Its id follows from all that it depends on: the same again says nothing new.
 INSERT INTO measurements (measurement_id, subject_kind, subject_id, metrics, figures, per_ccd,
                           catalogue_path, weight_path, preview_path, products)
 VALUES (:measurement_id, :subject_kind, :subject_id, :metrics, :figures, :per_ccd,

@@ -33,7 +33,8 @@ class QualitySettings(ServiceSettings):
     reference: Path | None = Field(
         None,
         description="Reference catalogue that the header's WCS is compared with, in any form that calib reads; "
-        "default: calib's. Without one the astrometric offset is not measured.",
+        "default: calib's. A file: catalogues that calib fetches by their name are not read. Without one the astrometric "
+        "offset is not measured, and the log says why.",
     )
     auxiliary_wait_s: float = Field(
         900.0,

@@ -14,7 +14,7 @@ from spica_proto.envelope import derived_id
 from spica_proto.images import Metrics, Verdict
 from spica_runtime.pg import Connection, Pool
 
-from spica_quality.science.policy.runstatistics import NO_RUN, RunStatistics, run_statistics
+from spica_quality.science.policy.runstatistics import NO_RUN, RunStatistics, exposed_alike, run_statistics
 
 queries = aiosql.from_path(Path(__file__).parent / "queries.sql", "asyncpg")
 
@@ -91,11 +91,19 @@ class Store:
         ]
 
     async def run_statistics(
-        self, image_id: str, *, run: str, filter: str, profile: str, figures: Collection[str]
+        self,
+        image_id: str,
+        *,
+        run: str,
+        filter: str,
+        profile: str,
+        exposure_time_s: float,
+        figures: Collection[str],
     ) -> RunStatistics:
-        """What is usual among the other images of a run through this filter, as far as they are measured."""
+        """What is usual among the other images of a run through this filter and so long exposed, as far as measured."""
         if not figures:
             return NO_RUN
+        shortest_s, longest_s = exposed_alike(exposure_time_s)
         values = {
             row["figure"]: row["values"]
             async for row in queries.run_values(
@@ -104,14 +112,21 @@ class Store:
                 run=run,
                 filter=filter,
                 profile=profile,
+                shortest_s=shortest_s,
+                longest_s=longest_s,
                 figures=sorted(figures),
             )
         }
         return run_statistics(run, filter, values)
 
+    async def exposure_times_s(self, image_ids: Collection[str]) -> dict[str, float]:
+        """How long each of these images was exposed."""
+        rows = queries.exposure_times(self._pool, image_ids=sorted(image_ids))
+        return {row["image_id"]: row["exposure_time_s"] async for row in rows}
+
 
 async def insert_measurement(connection: Connection, row: MeasurementRow) -> None:
-    """Write a measurement; one that is there already (same image, code and policy) stays."""
+    """Write a measurement; one that is there already (same image, code, policy and settings) stays."""
     await queries.insert_measurement(
         connection,
         measurement_id=row.measurement_id,

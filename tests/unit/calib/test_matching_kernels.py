@@ -149,7 +149,7 @@ def test_seeking_tries_all_that_is_allowed(seed: int, rotation: float, turn: flo
     verdict = Verdict(2.0, -0.3, -3.0, 1000.0)
     first, second = (np.array(index, dtype=np.int32) for index in zip(*pairs, strict=True))
     kept = np.zeros((5, 5))
-    after, tried, enough = seek(
+    after, tried, _, enough = seek(
         points[0], points[1], first, second, 0, table, mask, allowed, verdict, 1_000_000, kept
     )
     by_hand = hypotheses(points, pairs, stars, lengths, allowed)
@@ -168,12 +168,12 @@ def test_seeking_stops_when_told() -> None:
     first, second = (i.astype(np.int32) for i in np.tril_indices(8, -1))
     verdict = Verdict(2.0, -0.3, -3.0, 10.0)
     everything = Range(0.0, np.pi, 0.5, 2.0, 50.0)
-    after, _, enough = seek(
+    after, _, _, enough = seek(
         points[0], points[1], first, second, 0, table, mask, everything, verdict, 10**6, np.zeros((5, 5))
     )
     assert enough
     assert after < len(first)
-    after, tried, _ = seek(
+    after, _, asked, _ = seek(
         points[0],
         points[1],
         first,
@@ -186,7 +186,7 @@ def test_seeking_stops_when_told() -> None:
         5,
         np.zeros((5, 5)),
     )
-    assert tried >= 5
+    assert asked >= 5
     assert after < len(first)
 
 

@@ -394,3 +394,44 @@ def test_a_shift_within_the_radius_is_recovered() -> None:
     ]
     found = solve(moved, scene.sky.stars, Options(crossid_arcsec=14.0))
     assert deviations(scene, found).std() < 6.0
+
+
+def jittered(scene: Scene, rng: np.random.Generator, mas: float) -> list[Exposure]:
+    """Every CCD of every exposure stands off its place by so much per axis."""
+    px = mas / 1000.0 / scene.camera.scale_arcsec
+    return [
+        replace(
+            e,
+            ccds=tuple(
+                replace(
+                    c,
+                    sources=replace(
+                        c.sources,
+                        x=c.sources.x + px * rng.standard_normal(),
+                        y=c.sources.y + px * rng.standard_normal(),
+                    ),
+                )
+                for c in e.ccds
+            ),
+        )
+        for e in scene.exposures
+    ]
+
+
+def test_how_well_an_instrument_repeats() -> None:
+    """CCDs that move by 20 mas between exposures: the model knows, and does not take one exposure for the truth."""
+    camera = Camera(4, 2, bend_arcsec=2.0)
+    scene = make_scene(np.random.default_rng(15), camera, [*DITHERS, (20.0, -20.0)], per_ccd=250)
+    exposures = jittered(scene, np.random.default_rng(16), 20.0)
+    known = solve(exposures[:5], scene.sky.stars).models
+    assert 10.0 < known["r"].repeat_mas < 30.0
+    steady = solve(scene.exposures[:5], scene.sky.stars).models
+    assert steady["r"].repeat_mas < 3.0
+    one = solve(exposures[5:], scene.sky.stars, Options(), known)
+    rigid = {"r": replace(known["r"], repeat_mas=0.0)}
+    stiff = solve(exposures[5:], scene.sky.stars, Options(), rigid)
+    # The one that may move fits its own places; the memory moves by a small part of it only.
+    assert one.external_mas[0] < 0.7 * stiff.external_mas[0]
+    for name, plane in one.models["r"].ccds.items():
+        before = known["r"].ccds[name].coefficients[0]
+        assert np.abs(plane.coefficients[0] - before).max() < 0.020

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spica_quality.science.metrics.figures import row
+from spica_quality.science.metrics.figures import Value, row
 from spica_quality.science.metrics.gradients import UNKNOWN, ccd_gradient, fit_plane, focal_plane_gradient
 
 
@@ -55,3 +55,12 @@ def test_too_few_points_or_points_in_a_line_know_no_plane() -> None:
     assert fit_plane(line, np.zeros(9), line, (9.0, 1.0)) is UNKNOWN
     assert focal_plane_gradient([row({"background_adu": 1.0})], [(0.0, 0.0)]) is UNKNOWN
     assert UNKNOWN.figures()["background_gradient_adu"] is None
+
+
+def test_ccds_without_signal_do_not_tilt_the_sky() -> None:
+    centres = [(10.0 + 0.2 * i, 5.0 + 0.3 * j) for j in range(2) for i in range(3)]
+    rows: list[dict[str, Value]] = [{"background_adu": 900.0 + at % 3, "condition": "ok"} for at in range(6)]
+    sound = focal_plane_gradient(rows, centres)
+    rows[0] = {"background_adu": 3.0, "condition": "dead"}
+    without = focal_plane_gradient(rows, centres)
+    assert without.rise == pytest.approx(sound.rise, abs=0.1)

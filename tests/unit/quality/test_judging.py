@@ -263,7 +263,7 @@ def test_a_run_that_just_began_is_no_measure_and_this_is_said(policy: Policy) ->
     verdict = judge(GOOD | {"fwhm_arcsec": 0.9}, (), policy, "megacam", "image", run)
     (check,) = (check for check in verdict.checks if check.rule == "fwhm_arcsec")
     assert (verdict.letter, check.z) == ("A", None)
-    assert check.note == "not compared with the run: 9 other images measured, needs 10"
+    assert check.note == "not compared with the run: 9 other images like it measured, needs 10"
 
 
 def test_images_that_are_all_equal_are_no_measure_either() -> None:
@@ -429,3 +429,35 @@ def test_a_value_just_beyond_a_limit_does_not_look_like_it() -> None:
     assert words.beside(0.31, 0.25) == "0.310"
     assert words.beside(0.25, 0.25) == "0.250"
     assert words_for("fwhm_arcsec").beside(1.3001, 1.3) == "1.3001″"
+
+
+# ---- skies that were subtracted ----
+
+SUBTRACTED: dict[str, Value] = {
+    "background_adu": 0.0056,
+    "background_rms_adu": 0.021,
+    "background_gradient_adu": 0.053,
+    "background_residual_adu": 0.0087,
+}
+
+
+@pytest.mark.parametrize("name", ["low_surface_brightness", "photometric_calibration"])
+def test_nothing_is_relative_to_a_sky_that_was_subtracted(name: str) -> None:
+    policy = load_policies().named(name)
+    verdict = judge(GOOD | SUBTRACTED, camera(), policy, "generic", "image", NO_RUN)
+    assert verdict.letter == "A"
+    (check,) = (check for check in verdict.checks if check.rule == "sky_gradient")
+    assert (check.letter, check.note) == (None, "not applied: no level above the noise to compare with")
+    uneven = judge(GOOD | {"background_gradient_adu": 400.0}, camera(), policy, "generic", "image", NO_RUN)
+    assert uneven.letter == "D"
+    stack = judge(GOOD | SUBTRACTED | {"background_adu": 0.5}, [], policy, None, "stack", NO_RUN)
+    assert stack.letter == "A"
+
+
+def test_ccds_are_not_held_against_a_sky_that_was_subtracted() -> None:
+    policy = load_policies().named("photometric_calibration")
+    for middle in (0.2, -0.2):
+        around = {f"ccd{at:02d}": {"background_adu": middle + 0.1 * (at - 18)} for at in range(36)}
+        assert not judge(GOOD, camera(**around), policy, "generic", "image", NO_RUN).out
+    verdict = judge(GOOD, camera(ccd05={"background_adu": 300.0}), policy, "generic", "image", NO_RUN)
+    assert verdict.ccds_out == ("ccd05",)

@@ -34,7 +34,7 @@ def test_those_that_come_along() -> None:
     assert [policy.tag for policy in policies] == [
         "default@2",
         "low_surface_brightness@1",
-        "photometric_calibration@1",
+        "photometric_calibration@2",
         "weak_lensing@1",
     ]
     assert policies.default.label == "policy:default@2"
@@ -150,6 +150,12 @@ def test_an_image_is_compared_with_the_others_and_not_with_itself() -> None:
         assert sample.without(image) == run_statistics("19A", "r", {"n_stars": others})
     assert sample.without("e").figures["n_stars"].n_images == 4
     assert sample.without("d").plain()["figures"]["n_stars"]["median"] == 2.0
+    assert sample.image_ids == set(values)
+    # Only with those that were exposed about as long, where it is known of both.
+    for image, seconds in {"a": 100.0, "b": 105.0, "c": 10.0, "e": 100.0}.items():
+        sample.exposed(image, seconds)
+    assert sample.without("e") == run_statistics("19A", "r", {"n_stars": [1.0, 2.0, 100.0]})
+    assert sample.without("d").figures["n_stars"].n_images == 3
 
 
 # ---- the page ----

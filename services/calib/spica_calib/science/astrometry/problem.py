@@ -199,6 +199,7 @@ class AstrometricSolution:
     """Per context, updated by what these exposures taught."""
     detections: Detections
     n_external: int
+    """Detections that match a reference star."""
     n_internal: int
     """Sources seen in two exposures or more."""
     external_mas: tuple[float, float]

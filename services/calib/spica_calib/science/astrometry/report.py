@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from spica_calib.science.astrometry.problem import Detections
 from spica_calib.science.astrometry.rounds import Rounds, Ties
 from spica_calib.science.stars import Bools, Floats
 
+_MOST = 1_000_000
+"""Detections that the numbers of all exposures together are taken from."""
 _TRIED = 8
 """Exposures on which chance is tried."""
 _ASIDE_RADII = 12.0
@@ -55,33 +57,35 @@ def numbers_of(
     rounds: Rounds, ties: Ties, means: Means, detections: Detections, order: Index, group: Index
 ) -> AllNumbers:
     """Robust residuals and reduced chi². A mean follows its members, which is made up for."""
-    group = group[order]
-    share = (means.weight[order] / np.maximum(means.total[group], 1e-300)).astype(np.float64)
-    inner = detections.kept & (means.agreeing[group] >= 2) & (share < 0.95)
-    outer = detections.kept & (means.star_weight[group] > 0)
-    freedom = np.maximum(1.0 - share, 0.05)
-    internal = detections.internal_mas / np.sqrt(freedom)[:, None]
-    weight = 1.0 / detections.sigma_mas**2
-    star = np.zeros(len(group))
-    star[outer] = 1e6 / means.star_weight[group[outer]]
-    inner_chi2 = (detections.internal_mas**2).sum(axis=1) * weight
-    outer_chi2 = (detections.external_mas**2).sum(axis=1) / (detections.sigma_mas**2 + star)
 
     def told(mine: slice) -> Numbers:
-        i, o = inner[mine], outer[mine]
-        n_i, n_o = int(np.count_nonzero(i)), int(np.count_nonzero(o))
+        g, at = group[order[mine]], order[mine]
+        kept, sigma = detections.kept[mine], detections.sigma_mas[mine]
+        share = (means.weight[at] / np.maximum(means.total[g], 1e-300)).astype(np.float64)
+        i = kept & (means.agreeing[g] >= 2) & (share < 0.95)
+        o = kept & (means.star_weight[g] > 0)
+        freedom = np.maximum(1.0 - share[i], 0.05)
+        inner, outer = detections.internal_mas[mine][i], detections.external_mas[mine][o]
+        inner_chi2 = ((inner**2).sum(axis=1) / sigma[i] ** 2).sum() / (2.0 * max(freedom.sum(), 1e-9))
+        outer_chi2 = (outer**2).sum(axis=1) / (sigma[o] ** 2 + 1e6 / means.star_weight[g[o]])
         return Numbers(
-            n_o,
-            n_i,
-            _sigma(detections.external_mas[mine][o]),
-            _sigma(internal[mine][i]),
-            float(outer_chi2[mine][o].mean() / 2.0) if n_o else float("nan"),
-            float(inner_chi2[mine][i].sum() / (2.0 * freedom[mine][i].sum())) if n_i else float("nan"),
+            len(outer),
+            len(inner),
+            _sigma(outer),
+            _sigma(inner / np.sqrt(freedom)[:, None]),
+            float(outer_chi2.mean() / 2.0) if len(outer) else float("nan"),
+            float(inner_chi2) if len(inner) else float("nan"),
         )
 
+    n = len(detections.kept)
     ends = np.searchsorted(detections.exposure, np.arange(len(rounds.layout.order) + 1))
     exposures = [told(slice(int(a), int(b))) for a, b in itertools.pairwise(ends)]
-    return AllNumbers(exposures, told(slice(0, len(group))))
+    whole = replace(
+        told(slice(0, n, max(1, n // _MOST))),
+        n_external=sum(one.n_external for one in exposures),
+        n_internal=sum(one.n_internal for one in exposures),
+    )
+    return AllNumbers(exposures, whole)
 
 
 def matches_and_chance(rounds: Rounds, ties: Ties) -> tuple[float, float, int]:

@@ -161,27 +161,27 @@ def detections_of(rounds: Rounds, ties: Ties, means: Means) -> tuple[Detections,
     layout, members, group = rounds.layout, ties.groups.members, group_of_members(ties)
     inside = np.empty(len(layout.order), np.int64)
     inside[:] = layout.order
-    ccd, e = layout.unit_ccd[ties.unit], layout.exposure[members]
     order = _input_order(rounds, members)
     # A star that the others cut is not this source's; where nobody agrees with anybody it stays for the record.
     lost = (means.star_weight == 0) & (means.agreeing > 0)
     star = np.where(lost, -1, ties.groups.star)[group]
-    external = _local_mas(rounds, ties, means.inner + means.outer[group].astype(np.float32))
+    external = _local_mas(rounds, ties, means.inner + means.outer[group].astype(np.float32))[order]
+    internal = _local_mas(rounds, ties, means.inner)[order]
+    group, star, members = group[order], star[order], members[order]
     external[star < 0] = np.nan
-    internal = _local_mas(rounds, ties, means.inner)
     internal[ties.groups.count[group] < 2] = np.nan
     return (
         Detections(
-            exposure=inside[e][order].astype(np.int32),
-            ccd=ccd[order],
-            row=layout.row[members][order],
-            group=group[order],
-            star=star[order].astype(np.int32),
+            exposure=inside[layout.exposure[members]].astype(np.int32),
+            ccd=layout.unit_ccd[layout.unit[members]],
+            row=layout.row[members],
+            group=group,
+            star=star.astype(np.int32),
             kept=(means.weight > 0)[order],
-            field_deg=rounds.state.places[members][order] / 3600.0,
-            external_mas=external[order],
-            internal_mas=internal[order],
-            sigma_mas=1000.0 * np.sqrt(rounds.variance[members][order].astype(np.float64)),
+            field_deg=rounds.state.places[members] / 3600.0,
+            external_mas=external,
+            internal_mas=internal,
+            sigma_mas=1000.0 * np.sqrt(rounds.variance[members].astype(np.float64)),
         ),
         order,
     )

@@ -137,14 +137,18 @@ def mask_near(x: Floats, y: Floats, half: float, cell: float, radius: float) -> 
 def ratio_of(
     x: Floats, y: Floats, i: int, j: int, mask: Mask, verdict: Verdict, real: float, imag: float,
     shift_x: float, shift_y: float,
-) -> float:  # fmt: skip
-    """Log-likelihood ratio of a hypothesis over all points but i and j; stops where it falls below `reject`."""
+) -> tuple[float, int]:  # fmt: skip
+    """Log-likelihood ratio of a hypothesis over all points but i and j, and how many were asked.
+
+    Stops where it falls below `reject`.
+    """
     half = 0.5 * mask.n_side * mask.cell
     per_cell = 1.0 / mask.cell
-    total = 0.0
+    total, asked = 0.0, 0
     for m in range(len(x)):
         if m in (i, j):
             continue
+        asked += 1
         px = real * x[m] - imag * y[m] + shift_x + half
         py = imag * x[m] + real * y[m] + shift_y + half
         near = False
@@ -156,21 +160,22 @@ def ratio_of(
         total += verdict.hit if near else verdict.miss
         if total < verdict.reject:
             break
-    return total
+    return total, asked
 
 
 @exact
 def seek(
     x: Floats, y: Floats, first: Integers, second: Integers, begin: int, table: PairTable, mask: Mask,
     allowed: Range, verdict: Verdict, budget: int, kept: Floats,
-) -> tuple[int, int, bool]:  # fmt: skip
+) -> tuple[int, int, int, bool]:  # fmt: skip
     """Try pairs of image points (first, second), from `begin` on, against all pairs of stars that may be they.
 
-    Stops after the pair in which a hypothesis reaches `enough`, or when `budget` hypotheses were tried. `kept`, shape
+    Stops after the pair in which a hypothesis reaches `enough`, or when `budget` points were asked. `kept`, shape
     (k, 5), is updated: the best hypotheses so far as (ratio, real, imag, shift_x, shift_y), where star = (real
-    + i imag) * image + shift; different ones, best not first. Returns the next pair, the number tried, and whether enough.
+    + i imag) * image + shift; different ones, best not first. Returns the next pair, the numbers of
+    hypotheses tried and of points asked, and whether enough.
     """
-    tried = 0
+    tried, spent = 0, 0
     n_bins = table.n_angles
     width = 2.0 * np.pi / n_bins
     low2, high2 = allowed.low_scale**2, allowed.high_scale**2
@@ -213,13 +218,14 @@ def seek(
                     if shift_x * shift_x + shift_y * shift_y > allowed.shift * allowed.shift:
                         continue
                     tried += 1
-                    ratio = ratio_of(x, y, i, j, mask, verdict, real, imag, shift_x, shift_y)
+                    ratio, asked = ratio_of(x, y, i, j, mask, verdict, real, imag, shift_x, shift_y)
+                    spent += asked
                     if ratio > 0.0:
                         _keep(kept, ratio, real, imag, shift_x, shift_y, 0.5 * length, 4.0 * mask.cell)
                         enough = enough or ratio >= verdict.enough
-        if enough or tried >= budget:
-            return pair + 1, tried, enough
-    return len(first), tried, False
+        if enough or spent >= budget:
+            return pair + 1, tried, spent, enough
+    return len(first), tried, spent, False
 
 
 @exact

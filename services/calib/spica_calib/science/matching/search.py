@@ -41,8 +41,8 @@ _AFFINE_FROM = 10
 """Matches that an affine map needs."""
 _RARE = 30
 """With fewer matches a similarity, of which there are fewer, may be the more credible."""
-_BUDGET = 1_000_000
-"""Hypotheses per rung."""
+_BUDGET = 30_000_000
+"""Points asked per rung: some tenth of a second."""
 _KEPT = 16
 """Of the best hypotheses, refined at the end of a rung."""
 _MAX_WEIGHED = 12
@@ -382,10 +382,10 @@ def _rung(
     seen: list[Floats] = []
     begin, spent = 0, 0
     while begin < len(first) and spent < _BUDGET:
-        begin, tried, enough = seek(
+        begin, _, asked, enough = seek(
             x, few.y, first, second, begin, table, mask, allowed, verdict, _BUDGET - spent, kept
         )
-        spent += tried
+        spent += asked
         last = begin >= len(first) or spent >= _BUDGET
         if not (enough or last):
             continue

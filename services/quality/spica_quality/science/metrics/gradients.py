@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from spica_imaging.stats import robust_sigma
 
 from spica_quality.science.metrics.figures import Figures, Row, number, plain
+from spica_quality.science.metrics.summary import WITHOUT_SIGNAL
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]
@@ -97,7 +98,7 @@ def ccd_gradient(level_mesh: Pixels, shape: tuple[int, int]) -> Plane:
 
 
 def focal_plane_gradient(rows: Sequence[Row], centres_deg: Sequence[tuple[float, float]]) -> Plane:
-    """Plane through the sky levels of all CCDs; its direction counts from north towards east.
+    """Plane through the sky levels of all CCDs that saw it; its direction counts from north towards east.
 
     Args:
         rows: figures of the CCDs.
@@ -109,6 +110,7 @@ def focal_plane_gradient(rows: Sequence[Row], centres_deg: Sequence[tuple[float,
     level = np.array([number(row, "background_adu") for row in rows])
     ra, dec = np.array(centres_deg, np.float64).T
     level[~(np.isfinite(ra) & np.isfinite(dec))] = np.nan
+    level[[row.get("condition") in WITHOUT_SIGNAL for row in rows]] = np.nan
     known = np.isfinite(level)
     if np.count_nonzero(known) < _LEAST_NODES:
         return UNKNOWN

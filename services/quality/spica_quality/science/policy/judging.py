@@ -34,6 +34,8 @@ Figures: TypeAlias = Mapping[str, Value]
 
 _NOTHING_TO_JUDGE = ("no_pixels", "blank", "saturated", "dark", "no_stars")
 """Conditions in which no other figure means anything: they are the one reason."""
+_NOISE_OF = {"background_adu": "background_rms_adu"}
+"""Levels, and the noise of a pixel about them. One within its noise is a sky that was subtracted, and no measure."""
 
 
 def judge(
@@ -70,6 +72,11 @@ def judge(
     findings = sorted((one for one in told if one is not None), key=lambda one: one.letter, reverse=True)
     letter: Letter = findings[0].letter if findings else "A"
     return Verdict(policy.tag, policy.purpose, letter, tuple(findings), out, tuple(checks))
+
+
+def _is_level(level: float, noise: float) -> bool:
+    """Whether a level is more than what subtracting the sky left of it; one whose noise is not known is."""
+    return not level <= noise
 
 
 def number(figures: Figures, name: str) -> float:
@@ -118,7 +125,10 @@ def check_rule(name: str, rule: Rule, figures: Figures, run: RunStatistics | Non
     limits = _limits(rule, figure, figures)
     shown = _limits_text(rule, limits, words)
     if not isfinite(value):
-        return _unmeasured(name, rule, figure, words, shown)
+        check = _unmeasured(name, rule, figure, words, shown)
+        if rule.over is None or check.finding or not isfinite(number(figures, rule.over)):
+            return check
+        return replace(check, note="not applied: no level above the noise to compare with")
     letters = [
         (letter_for(value, limit, upward=upward), limit, upward)
         for limit, upward in limits
@@ -157,8 +167,13 @@ def _figure(name: str, rule: Rule, figures: Figures) -> tuple[str, float]:
         figure = in_pixels if isfinite(value) else figure
     if rule.over is not None:
         below = number(figures, rule.over)
-        value = value / below if below else nan
+        value = value / below if below and _is_level(below, _noise(rule.over, figures)) else nan
     return figure, value
+
+
+def _noise(figure: str, figures: Figures) -> float:
+    """The noise about a level; NaN for what is none."""
+    return number(figures, _NOISE_OF[figure]) if figure in _NOISE_OF else nan
 
 
 def _limits(rule: Rule, figure: str, figures: Figures) -> list[tuple[Limits, bool]]:
@@ -227,7 +242,9 @@ def _compare(rule: Rule, figure: str, value: float, run: RunStatistics | None) -
     n_images = found.n_images if found else 0
     if found is None or n_images < rule.run.images:
         least = rule.run.images
-        return _Compared(note=f"not compared with the run: {n_images} other images measured, needs {least}")
+        return _Compared(
+            note=f"not compared with the run: {n_images} other images like it measured, needs {least}"
+        )
     found = replace(found, sigma=rule.run.sigma(found))
     z = found.z(value)
     if z is None:
@@ -280,8 +297,7 @@ def _ccds_out(ccds: Sequence[Figures], rules: Ccds) -> tuple[tuple[CcdOut, ...],
     None is taken out of an exposure of which none would be left: then the exposure itself is what is bad.
     """
     middles = {
-        rule.figure_of(name): median([number(ccd, rule.figure_of(name)) for ccd in ccds])
-        for name, rule in rules.rules.items()
+        rule.figure_of(name): _middle(ccds, rule.figure_of(name)) for name, rule in rules.rules.items()
     }
     out = []
     for index, ccd in enumerate(ccds):
@@ -292,6 +308,12 @@ def _ccds_out(ccds: Sequence[Figures], rules: Ccds) -> tuple[tuple[CcdOut, ...],
             out.append(CcdOut(name, hdu if isinstance(hdu, int) else index, tuple(findings)))
     too_many = _too_many(out, len(ccds), rules.most_out)
     return (tuple(out) if len(out) < len(ccds) else ()), too_many
+
+
+def _middle(ccds: Sequence[Figures], figure: str) -> float:
+    """Median over the CCDs; NaN where a single one cannot be held against it."""
+    middle = median([number(ccd, figure) for ccd in ccds])
+    return middle if _is_level(middle, median([_noise(figure, ccd) for ccd in ccds])) else nan
 
 
 def _ccd_findings(ccd: Figures, rules: Ccds, middles: Mapping[str, float]) -> list[Finding]:

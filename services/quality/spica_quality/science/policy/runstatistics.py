@@ -45,6 +45,13 @@ class RunStatistics:
 
 NO_RUN = RunStatistics()
 
+_EXPOSURE_RATIO = 1.1
+
+
+def exposed_alike(exposure_time_s: float) -> tuple[float, float]:
+    """Shortest and longest exposure that an image is compared with, seconds: sky, depth and number of stars go with it."""
+    return exposure_time_s / _EXPOSURE_RATIO, exposure_time_s * _EXPOSURE_RATIO
+
 
 def statistic(values: Iterable[float]) -> Statistic:
     """Robust middle and spread of the finite values; NaN for none."""
@@ -59,12 +66,23 @@ def run_statistics(run: str, filter: str, values: Mapping[str, Iterable[float]])
 
 
 class RunSample:
-    """All images of a run: each is compared with the others, never with itself."""
+    """All images of a run: each is compared with the others that were exposed about as long, never with itself."""
 
     def __init__(self, run: str, filter: str) -> None:
         self.run, self.filter = run, filter
         self._values: dict[str, dict[str, float]] = {}
+        self._exposure_times_s: dict[str, float] = {}
         self._last: tuple[str, RunStatistics] | None = None
+
+    @property
+    def image_ids(self) -> frozenset[str]:
+        """All of which a figure is known."""
+        return frozenset().union(*self._values.values())
+
+    def exposed(self, image_id: str, exposure_time_s: float) -> None:
+        """Say how long an image was exposed; one of which nobody says it is compared with all."""
+        self._last = None
+        self._exposure_times_s[image_id] = exposure_time_s
 
     def add(self, image_id: str, figure: str, value: float) -> None:
         """Add a figure of an image."""
@@ -75,8 +93,15 @@ class RunSample:
         """Statistics of the other images."""
         if self._last is None or self._last[0] != image_id:  # several policies ask for the same
             values = {
-                figure: [value for other, value in sample.items() if other != image_id]
+                figure: [value for other, value in sample.items() if self._alike(image_id, other)]
                 for figure, sample in self._values.items()
             }
             self._last = image_id, run_statistics(self.run, self.filter, values)
         return self._last[1]
+
+    def _alike(self, image_id: str, other: str) -> bool:
+        own, its = self._exposure_times_s.get(image_id), self._exposure_times_s.get(other)
+        if other == image_id or own is None or its is None:
+            return other != image_id
+        shortest_s, longest_s = exposed_alike(own)
+        return shortest_s <= its <= longest_s
