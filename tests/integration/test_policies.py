@@ -12,8 +12,10 @@ import pytest
 from spica_console.grading import grade_by_person
 from spica_console.judging import Images, policies_of
 from spica_console.rejudging import Change, Tally, judge_again
+from spica_console.whatif import read_setting, with_settings
 from spica_proto.images import ImageGraded
 from spica_quality.policyfiles import SHIPPED, policy_files
+from spica_quality.science.policy.judging import judge
 from spica_quality.science.policy.runstatistics import statistic
 from spica_quality.store import Store
 
@@ -127,6 +129,14 @@ async def test_a_run_is_what_was_measured_of_it_with_the_same_instrument_and_fil
     )  # fmt: skip
     later = await store.run_statistics(odd, **key, figures=["fwhm_arcsec"])
     assert later.figures["fwhm_arcsec"] == statistic([0.9, *SEEINGS[1:]])
+
+
+def test_what_may_lie_either_way_is_tried_either_way() -> None:
+    default = policies_of(policy_files(None)).default
+    tried = with_settings(default, [read_setting("offset_ra_max=5", default)])
+    for offset, letter in ((-4.0, "A"), (4.0, "A"), (-20.0, "D"), (20.0, "D")):
+        figures = {"n_ccds": 1, "n_stars": 500, "offset_ra_arcsec": offset}
+        assert judge(figures, (), tried, None, "image").letter == letter
 
 
 # ---- judging again ----

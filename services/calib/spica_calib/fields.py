@@ -13,7 +13,7 @@ from spica_imaging.wcs import TPV_POWERS, TpvWcs, WcsError
 
 from spica_calib.errors import CalibrationFailed
 from spica_calib.science.matching.geometry import pointing_wcs
-from spica_calib.science.sources import flux_outside, sources_from_columns
+from spica_calib.science.sources import USED_COLUMNS, flux_outside, sources_from_columns
 from spica_calib.science.stars import CcdField
 
 _SMALLEST_ARCSEC = 0.001
@@ -22,7 +22,7 @@ _SMALLEST_ARCSEC = 0.001
 def read_catalogue(path: Path) -> list[LdacTable]:
     """Tables of an LDAC catalogue, one per CCD. Raises `CalibrationFailed` (`bad_catalogue`)."""
     try:
-        return read_ldac(path)
+        return read_ldac(path, USED_COLUMNS)
     except (OSError, ValueError, KeyError) as error:
         raise CalibrationFailed("bad_catalogue", f"Catalogue {path} cannot be read: {error}") from error
 

@@ -65,7 +65,8 @@ def catalogue_header(header: fits.Header, facts: CatalogueFacts) -> fits.Header:
     ]
     for keyword, value, comment in cards:
         if isfinite(value):
-            out[keyword] = (round(float(value), 6), comment)
+            # Significant digits, not decimals: images in Jy have a noise of 1e-9.
+            out[keyword] = (float(f"{value:.9g}"), comment)
     return out
 
 

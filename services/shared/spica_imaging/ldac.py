@@ -11,7 +11,7 @@ until it meets END; libraries that trim blanks from strings leave NULs there and
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 from numpy.typing import NDArray
 
+from spica_imaging.bintables import NotPlainError, plain_tables
 from spica_imaging.columns import COLUMNS, Column
 
 Columns = Mapping[str, NDArray[Any]]
@@ -56,13 +57,38 @@ def write_ldac(path: Path, tables: Iterable[LdacTable]) -> None:
             _write_objects(file, table.columns, version)
 
 
-def read_ldac(path: Path) -> list[LdacTable]:
+def read_ldac(path: Path, wanted: Container[str] | None = None) -> list[LdacTable]:
     """Read what `write_ldac`, source-extractor or others wrote; native byte order, owned arrays.
+
+    Args:
+        path: the file.
+        wanted: names of the columns to be read; None: all.
 
     Raises:
         ValueError: where the file is not a FITS_LDAC catalogue.
 
     """
+    try:
+        tables = _read_plain(path, wanted)
+    except NotPlainError:
+        tables = _read_any(path, wanted)
+    if not tables:
+        raise ValueError(f"{path} has no LDAC_OBJECTS table: not a FITS_LDAC catalogue")
+    return tables
+
+
+def _read_plain(path: Path, wanted: Container[str] | None) -> list[LdacTable]:
+    tables: list[LdacTable] = []
+    header = fits.Header()
+    for table in plain_tables(path):
+        if table.name == "LDAC_IMHEAD":
+            header = _parse_header(table.rows.tobytes())
+        elif table.name == "LDAC_OBJECTS":
+            tables.append(LdacTable(header, table.columns(lambda name: wanted is None or name in wanted)))
+    return tables
+
+
+def _read_any(path: Path, wanted: Container[str] | None) -> list[LdacTable]:
     tables: list[LdacTable] = []
     header = fits.Header()
     with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
@@ -75,10 +101,9 @@ def read_ldac(path: Path) -> list[LdacTable]:
                 columns = {
                     name: np.array(hdu.data[name], dtype=hdu.data[name].dtype.newbyteorder("="))
                     for name in hdu.columns.names
+                    if wanted is None or name in wanted
                 }
                 tables.append(LdacTable(header, columns))
-    if not tables:
-        raise ValueError(f"{path} has no LDAC_OBJECTS table: not a FITS_LDAC catalogue")
     return tables
 
 

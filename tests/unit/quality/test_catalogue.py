@@ -11,6 +11,7 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spica_imaging.wcs import TpvWcs
+from spica_quality.cataloguefiles import CatalogueFacts, catalogue_header
 from spica_quality.science.detection.segments import Segments, Sources
 from spica_quality.science.flags import Bit
 from spica_quality.science.photometry.catalogue import Columns, add_sky_positions, measure_catalogue
@@ -335,3 +336,14 @@ def test_positions_on_the_sky_are_those_of_the_wcs() -> None:
     assert columns["ALPHA_J2000"] == pytest.approx(
         150.0 - 5e-5 * (columns["X_IMAGE"] - 100.5) / np.cos(np.radians(columns["DELTA_J2000"])), abs=1e-6
     )
+
+
+def test_small_units_leave_no_zero_in_the_header() -> None:
+    facts = CatalogueFacts(
+        "ccd00", 10, 10, background_rms_adu=3.21e-9, background_adu=-1.5e-10, saturation_adu=65_535.0
+    )
+    header = catalogue_header(fits.Header(), facts)
+    assert header["SEXBKDEV"] == pytest.approx(3.21e-9)
+    assert header["SEXBKGND"] == pytest.approx(-1.5e-10)
+    assert header["SEXSATLV"] == 65_535.0
+    assert "SEXMGZPT" not in header

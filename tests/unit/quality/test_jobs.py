@@ -79,7 +79,10 @@ def data(tmp_path: Path, skies: list[Sky]) -> DataFolder:
 
 
 def test_an_image_becomes_catalogue_weight_and_preview(data: DataFolder, skies: list[Sky]) -> None:
-    found = jobs.measure_image(image_order(data))
+    why = "No astrometric offset is measured: gaia-dr3 is no file here."
+    found = jobs.measure_image(replace(image_order(data), why_no_reference=why))
+    assert found.notes == (why,) and found.figures["offset_ra_arcsec"] is None
+    assert found.report is not None and why in data.path(found.report.path).read_text()
     assert found.grade == "A"
     assert found.reasons == ()
     assert found.metrics.fwhm_px == pytest.approx(4.0, rel=0.03)

@@ -13,6 +13,11 @@ from spica_calib.science.stars import Floats, Sources
 _BLENDED, _SATURATED, _CUT_OFF = 2, 4, 8
 """Bits of source-extractor's FLAGS."""
 _MIN_SNR = 5.0
+USED_COLUMNS = frozenset(
+    ("X_IMAGE", "Y_IMAGE", "XWIN_IMAGE", "YWIN_IMAGE", "ERRAWIN_IMAGE", "ERRBWIN_IMAGE", "FLUX_AUTO", "FLUXERR_AUTO",
+     "FLUX_APER", "FLUXERR_APER", "FLUX_RADIUS", "FWHM_IMAGE", "ELLIPTICITY", "CLASS_STAR", "FLAGS")
+)  # fmt: skip
+"""All that `sources_from_columns` asks for."""
 _FLOOR_PX = 0.02
 """Positions are never better than this: undersampling, charge transfer, the atmosphere."""
 

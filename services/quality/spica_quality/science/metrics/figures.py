@@ -68,7 +68,13 @@ def _table() -> Iterator[Figure]:  # noqa: PLR0915 - a table, one line each
     yield f("zeropoint_mag", "mag", "AB magnitude of 1 adu in this exposure.", middle, style=".3f")
     # Pixels
     yield f("n_pixels", "", "Pixels in the data section.", total, style="d")
-    yield f("n_usable", "", "Pixels with weight above zero.", total, style="d")
+    yield f(
+        "n_usable",
+        "",
+        "Pixels that nothing is known against; those of CCDs that a policy leaves out too.",
+        total,
+        style="d",
+    )
     yield f("n_saturated", "", "Pixels at or above saturation.", total, style="d")
     yield f("n_cosmic", "", "Pixels hit by cosmic rays, and hot ones.", total, style="d")
     yield f("n_trail", "", "Pixels in trails of satellites, aircraft or meteors.", total, style="d")
@@ -77,7 +83,7 @@ def _table() -> Iterator[Figure]:  # noqa: PLR0915 - a table, one line each
     yield f(
         "n_masked", "", "Pixels bad in the instrument's mask or dark in its flat field.", total, style="d"
     )
-    yield f("usable_fraction", "", "Share of pixels with weight above zero.", image, style=".3f")
+    yield f("usable_fraction", "", "Share of pixels that nothing is known against.", image, style=".3f")
     yield f("saturated_fraction", "", "Share of pixels at or above saturation.", image, style=".5f")
     yield f(
         "lit_fraction",
@@ -169,7 +175,7 @@ def _table() -> Iterator[Figure]:  # noqa: PLR0915 - a table, one line each
     yield f(
         "psf_residual",
         "",
-        "Mean absolute residual of the stars against the model, relative to their light.",
+        "Sum of |star - model| over the star's light, less what noise alone gives (0: no more); brighter half of the stars.",
         stars,
         extremes=True,
         style=".4f",
