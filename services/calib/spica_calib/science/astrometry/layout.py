@@ -17,7 +17,7 @@ from spica_calib.science.astrometry.crossid import StarField
 from spica_calib.science.astrometry.kernels import Flags, Index, Singles
 from spica_calib.science.astrometry.problem import Exposure, InstrumentModel, Options
 from spica_calib.science.astrometry.sky import ARCSEC_PER_RAD, east_north, unit_vectors
-from spica_calib.science.stars import CcdField, Floats, Ints, Stars
+from spica_calib.science.stars import CcdField, Floats, Ints, Sources, Stars
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def lay_out(
             s = exposure.ccds[c].sources
             plane = None if exposure.held else numbers[exposure.context, names[c]]
             centre, half = ((0.0, 0.0), 1.0) if plane is None else _normal(table[exposure.context, names[c]])
-            good = np.flatnonzero(np.isfinite(s.x) & np.isfinite(s.y) & ~(s.error_px <= -1.0))
+            good = _worth_while(s, options)
             rows.append(good.astype(np.int32))
             u.append((s.x[good] - centre[0]) / half)
             v.append((s.y[good] - centre[1]) / half)
@@ -209,6 +209,20 @@ def lay_out(
         years=epochs - mean_epoch,
         stars=star_field(stars, mean_epoch, options.reference_floor_mas / 1000.0),
     )
+
+
+def _worth_while(sources: Sources, options: Options) -> Ints:
+    """Sources with a place, and those faint ones left out that cost time and tell nothing beside the others."""
+    good = np.isfinite(sources.x) & np.isfinite(sources.y) & ~(sources.error_px <= -1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        snr = sources.star_flux_adu / sources.star_flux_error_adu
+    snr = np.where(good, np.where(np.isfinite(snr), snr, np.inf), -np.inf)
+    least = options.least_snr
+    if len(snr) > options.least_per_ccd:
+        least = min(least, float(np.partition(snr, -options.least_per_ccd)[-options.least_per_ccd]))
+    else:
+        least = -np.inf
+    return np.flatnonzero(good & (snr >= least)).astype(np.int64)
 
 
 def _normal(plane: Plane) -> tuple[tuple[float, float], float]:

@@ -128,6 +128,10 @@ class Options:
     reference_floor_mas: float = 2.0
     crossid_arcsec: float = 2.0
     clip_sigma: float = 4.0
+    least_snr: float = 20.0
+    """Fainter sources are left out: their places are worth nothing beside those of the others;"""
+    least_per_ccd: int = 150
+    """but so many of a CCD's best stay in, however faint."""
     with_positions: bool = False
     """Also give the merged positions of sources with their covariances."""
 
