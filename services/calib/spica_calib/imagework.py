@@ -35,6 +35,7 @@ from spica_calib.science.stars import CcdField, Stars
 from spica_calib.work import profile_named
 
 _MIN_MATCHED = 5
+_MIN_SEEN, _ASTRAY_PX = 10, 20.0
 _REST_PRIOR_DEG = 10.0
 """A frame that knows how its CCDs lie to each other is not turned by more."""
 
@@ -240,10 +241,32 @@ def _placed(job: ImageJob, profile: Profile) -> _Placed:
             if rigid:
                 continue
             raise CalibrationFailed("no_match", error.message, error.numbers) from error
+        _check_unfound(fields, located)
         if epoch is None:
             epoch = float(np.median(stars.epoch_year))
         return _Placed(fields, located, stars, epoch, "wcs" if rigid else "pointing")
     raise AssertionError("the last of them raises")
+
+
+def _check_unfound(fields: Sequence[CcdField], located: Located) -> None:
+    """Refuse an exposure with a CCD full of sources that lies nobody knows where: its pixels would go into stacks.
+
+    One without sources has no weight there, and one that its neighbours place well enough is no harm.
+    """
+    astray = [
+        field
+        for field, found, radius in zip(fields, located.found, located.radius_arcsec, strict=True)
+        if not found
+        and radius > _ASTRAY_PX * field.wcs.pixel_scale_arcsec
+        and len(field.sources) >= _MIN_SEEN
+    ]
+    if astray:
+        raise CalibrationFailed(
+            "no_match",
+            f"{len(astray)} of {len(fields)} CCDs do not match the reference stars, and nothing else tells where they lie: "
+            f"{', '.join(field.name for field in astray)}. Give the image a WCS, or look at these CCDs.",
+            {"n_ccds": len(fields), "n_unfound": len(astray)},
+        )
 
 
 def _neighbours(job: ImageJob, epoch_year: float) -> tuple[list[Taken], tuple[str, ...]]:
