@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from spica_calib.photometrywork import Calibrated, calibrate_exposures, photometric_exposure
 from spica_calib.science.astrometry.problem import Detections
-from spica_calib.science.matching.frame import pointing_wcs
+from spica_calib.science.matching.geometry import pointing_wcs
 from spica_calib.science.matching.locate import locate
 from spica_calib.science.matching.search import Prior
 from spica_calib.science.sources import sources_from_columns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 import sep
 from astropy.io import fits
 from numpy.typing import NDArray
-from spica_calib.science.astrometry.ccd import residual_statistics
-from spica_calib.science.matching.frame import FrameSolution, NoMatch, pointing_wcs, solve_frame
+from spica_calib.science.astrometry.problem import AstrometricSolution, Exposure, Options
+from spica_calib.science.astrometry.solve import solve
+from spica_calib.science.matching.geometry import NoMatch, pointing_wcs
 from spica_calib.science.matching.locate import locate
+from spica_calib.science.matching.located import Located
 from spica_calib.science.matching.search import Prior
 from spica_calib.science.sources import sources_from_columns
 from spica_calib.science.stars import CcdField, Sources, Stars, julian_year
@@ -75,33 +78,56 @@ def stars_around(ra: float, dec: float, mjd: float) -> Stars:
     return stars_in_cone(path, "1", ra, dec, 1.3).at_epoch(julian_year(mjd))
 
 
-def solved(frame: Path) -> FrameSolution:
+def located(frame: Path) -> tuple[Exposure, Located, Stars]:
     field, header = field_of(frame)
-    stars = stars_around(
-        round(field.wcs.crval[0], 1), round(field.wcs.crval[1], 1), round(float(header["MJD-OBS"]))
-    )
-    return solve_frame([field], stars, None, prior(), rigid=False, max_degree=2, limit_log10=LIMIT)
+    mjd = float(header["MJD-OBS"])
+    stars = stars_around(round(field.wcs.crval[0], 1), round(field.wcs.crval[1], 1), round(mjd))
+    found = locate([field], stars, None, prior(), rigid=False, limit_log10=LIMIT)
+    ccd = replace(field, wcs=found.wcs[0])
+    return Exposure(frame.stem, "camera", (ccd,), julian_year(mjd)), found, stars
 
 
-def test_every_frame_is_found_from_its_rough_pointing() -> None:
+def options() -> Options:
+    return Options(degree=load_profiles()["microobservatory"].astrometry.distortion_degree)
+
+
+def residuals_mas(solution: AstrometricSolution, exposure: int) -> NDArray[np.float64]:
+    """Median absolute residual per axis."""
+    found = solution.detections
+    mine = found.kept & (found.exposure == exposure) & (found.star >= 0)
+    assert mine.sum() >= 20
+    return np.asarray(np.median(np.abs(found.external_mas[mine]), axis=0))
+
+
+def test_every_frame_is_found_and_solved_from_its_rough_pointing() -> None:
     frames = sorted(real_data("hatp32").glob("*.FITS"))
     assert len(frames) == 40
     for frame in frames:
-        found = solved(frame)
-        residuals = residual_statistics(found.ccds)
+        exposure, found, stars = located(frame)
         assert found.log10_false < 2 * LIMIT, frame.name
-        assert residuals.n >= 20
-        assert max(residuals.median_ra, residuals.median_dec) <= 1450.0, frame.name
-        (ccd,) = found.ccds
-        assert ccd.wcs.pixel_scale_arcsec == pytest.approx(5.165, abs=0.02)
-        assert abs(abs(ccd.wcs.rotation_deg) - 180) < 2
-        assert ccd.wcs.mirrored
         assert 100 < found.offset_arcsec < 1100
+        solution = solve([exposure], stars, options())
+        assert residuals_mas(solution, 0).max() <= 1450.0, frame.name
+        (wcs,) = solution.exposures[0].wcs
+        assert wcs.pixel_scale_arcsec == pytest.approx(5.165, abs=0.02)
+        assert abs(abs(wcs.rotation_deg) - 180) < 2
+        assert wcs.mirrored
+
+
+def test_the_frames_of_the_night_together() -> None:
+    frames = sorted(real_data("hatp32").glob("*.FITS"))
+    all_found = [located(frame) for frame in frames]
+    stars = stars_around(round(all_found[0][0].ccds[0].wcs.crval[0], 1), round(all_found[0][0].ccds[0].wcs.crval[1], 1),
+                         round(float(field_of(frames[0])[1]["MJD-OBS"])))  # fmt: skip
+    solution = solve([exposure for exposure, _, _ in all_found], stars, options())
+    assert max(residuals_mas(solution, number).max() for number in range(40)) <= 1450.0
+    assert max(solution.internal_mas) < 516.0, "a tenth of a pixel"
 
 
 def test_the_same_inputs_give_the_same_bits() -> None:
     frame = sorted(real_data("hatp32").glob("*.FITS"))[3]
-    assert solved(frame).ccds[0].wcs == solved(frame).ccds[0].wcs
+    first, again = (solve([one[0]], one[2], options()) for one in (located(frame), located(frame)))
+    assert first.exposures[0].wcs == again.exposures[0].wcs
 
 
 def test_the_wrong_part_of_the_sky_is_refused() -> None:
@@ -110,7 +136,7 @@ def test_the_wrong_part_of_the_sky_is_refused() -> None:
     stars = stars_around(40.0, 46.0, round(float(header["MJD-OBS"])))
     assert len(stars) > 50
     with pytest.raises(NoMatch) as refused:
-        solve_frame([field], stars, None, prior(), rigid=False, max_degree=2, limit_log10=LIMIT)
+        locate([field], stars, None, prior(), rigid=False, limit_log10=LIMIT)
     assert refused.value.numbers["n_reference"] == len(stars)
 
 
