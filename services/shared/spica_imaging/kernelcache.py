@@ -10,6 +10,7 @@ written) the user's cache folder. What is out of date is overwritten: files are 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from functools import cache
@@ -65,6 +66,12 @@ def kept(compiled: F, *folders: Path) -> F:
 
     class Cache(FunctionCache):
         _impl_class = Implementation
+
+        def save_overload(self, sig: Any, data: Any) -> None:
+            # A full disk, a folder that is read-only, a limit on files (ingest decodes under one): it is compiled and
+            # works, and only the next process has to compile it again.
+            with contextlib.suppress(OSError):
+                super().save_overload(sig, data)
 
     dispatcher: Any = compiled
     dispatcher._cache = Cache(dispatcher.py_func)

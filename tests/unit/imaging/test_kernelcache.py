@@ -124,3 +124,19 @@ def own_stamps() -> object:
     stamp_of.cache_clear()
     yield
     stamp_of.cache_clear()
+
+
+def test_where_nothing_can_be_written_it_works_all_the_same(tmp_path: Path) -> None:
+    folder = package(tmp_path, _KEPT)
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); from ours.caller import twice; print(twice(40))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-B", "-c", code], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert told.stdout.strip() == "42", told.stderr[-2000:]
+    # What is half written is not taken for whole.
+    assert called(tmp_path)[0] == 42
+    assert not list(folder.rglob("*.tmp*"))
