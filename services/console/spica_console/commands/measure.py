@@ -127,6 +127,8 @@ def _print(console: Console, one: Measured) -> None:
             if name != DEFAULT:
                 why = escape(_in_short([reason.message for reason in verdict.reasons]))
                 console.print(f"   {name} {output.styled_grade(verdict.grade)}{why}")
+        for note in found.notes:
+            console.print(f"   [dim]{escape(note)}[/]")
         if found.report is not None:
             console.print(f"   {escape(str(one.out / found.report.path))}")
 
