@@ -11,6 +11,7 @@ import pytest
 from spica_calib.reference.area import ReferenceArea
 from spica_calib.reference.file import identify
 from spica_calib.service import compose
+from spica_console.store import Store
 from spica_proto.images import ImageCalibrated, ImageFailed, ImageGraded
 from spica_proto.stacks import StackCalibrated
 from spica_runtime.storage import sha256_of
@@ -136,6 +137,14 @@ async def test_members_of_a_stack_are_solved_together_once(rig: Rig, sky: Sky) -
         assert row["zeropoint_mag"] == pytest.approx(ZEROPOINT, abs=0.01)
         assert row["quality"]["flux_scale"] == "absolute"
     assert await rig.pool.fetchval("SELECT state FROM stacks") == "calibrated"
+
+    # Whoever looks at the image or the stack in the console is led to the pages.
+    seen = await Store(rig.pool).image(images[0].image_id)
+    own, joint = (rig.data.path(row["report_path"]) for row in seen["solutions"])
+    assert own.name == "100p.html"
+    assert joint == rig.data.path((await Store(rig.pool).stack("s1"))["calibration_report"])
+    assert all(page.read_text().startswith("<!doctype html>") for page in (own, joint))
+    assert own.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
     await rig.publish(planned, event_id="again")
     await rig.until("SELECT count(*) FROM activities WHERE outcome = 'stack is calibrated already'")

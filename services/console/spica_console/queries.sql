@@ -97,14 +97,29 @@ SELECT hdu, name, naxis1, naxis2, footprint FROM ccds WHERE image_id = :image_id
 SELECT measurement_id, metrics, catalogue_path, weight_path, preview_path, products, created_at
 FROM measurements WHERE subject_kind = :kind AND subject_id = :id ORDER BY created_at;
 
+-- name: calibration_report_of_stack(stack_id)$
+-- The page of the newest joint calibration.
+SELECT p.path
+FROM activities AS a JOIN was_generated_by AS g USING (activity_id) JOIN products AS p USING (product_id)
+WHERE a.about = :stack_id AND a.service = 'calib' AND p.kind = 'report'
+ORDER BY p.created_at DESC LIMIT 1;
+
 -- name: grades_of(kind, id)
 SELECT grade_id, grade, graded_by, reasons, comment, measurement_id, created_at
 FROM grades WHERE subject_kind = :kind AND subject_id = :id ORDER BY created_at;
 
 -- name: solutions_of_image(image_id)
-SELECT solution_id, stack_id, header_path, reference_name, reference_sha256, zeropoint_mag, flux_scale,
-       limiting_mag, quality, created_at
-FROM solutions WHERE image_id = :image_id ORDER BY created_at;
+-- With the page that the activity wrote which wrote the solution's header.
+SELECT s.solution_id, s.stack_id, s.header_path, s.reference_name, s.reference_sha256, s.zeropoint_mag, s.flux_scale,
+       s.limiting_mag, s.quality, s.created_at,
+       (SELECT page.path
+        FROM products AS head
+        JOIN was_generated_by AS g ON g.product_id = head.product_id
+        JOIN was_generated_by AS h ON h.activity_id = g.activity_id
+        JOIN products AS page ON page.product_id = h.product_id
+        WHERE head.path = s.header_path AND page.kind = 'report'
+        ORDER BY page.created_at DESC LIMIT 1) AS report_path
+FROM solutions AS s WHERE s.image_id = :image_id ORDER BY s.created_at;
 
 -- name: stacks_of_image(image_id)
 -- Every stack that looked at this image, and the rule that took it or left it out.

@@ -109,6 +109,7 @@ class Store:
         row = dict(await queries.stack(self._pool, stack_id=stack_id))
         row["members"] = await _rows(queries.stack_members(self._pool, stack_id=stack_id))
         row["measurements"] = await _rows(queries.measurements_of(self._pool, kind="stack", id=stack_id))
+        row["calibration_report"] = await queries.calibration_report_of_stack(self._pool, stack_id=stack_id)
         row["grades"] = await _rows(queries.grades_of(self._pool, kind="stack", id=stack_id))
         row["failures"] = await _rows(queries.failures_about(self._pool, text=stack_id))
         row["activities"] = await _rows(queries.activities_about(self._pool, about=stack_id))

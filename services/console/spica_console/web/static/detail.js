@@ -33,26 +33,35 @@ function grades(rows) {
     gradeBadge(row.grade), row.graded_by, why(row), new Date(row.created_at).toLocaleString("en-GB")]));
 }
 
+function link(path, ...children) {
+  return el("a", { href: productUrl(path), target: "_blank", rel: "noopener" }, ...children);
+}
+
 // The picture, which leads to the report, and every file that the latest measurement made.
-function preview(measurements) {
+function preview(measurements, calibrationReport) {
   const last = measurements.at(-1);
   if (!last) return [];
   const picture = el("img", { src: productUrl(last.preview_path), alt: "Preview" });
   const { report, ...others } = last.products ?? {};
   const files = Object.entries({ catalogue: last.catalogue_path, weight: last.weight_path, ...others }).filter(([, path]) => path);
-  const link = (path, ...children) => el("a", { href: productUrl(path), target: "_blank", rel: "noopener" }, ...children);
   return [
     report ? link(report, picture) : picture,
     el("p", { class: "files" },
       ...(report ? [el("b", {}, link(report, "Quality report"))] : []),
+      ...(calibrationReport ? [el("b", {}, link(calibrationReport, "Calibration"))] : []),
       ...files.map(([kind, path]) => link(path, kind.replaceAll("_", " ")))),
   ];
+}
+
+function solutionName(row) {
+  const name = row.stack_id ? `stack ${row.stack_id.slice(0, 8)}` : "itself";
+  return row.report_path ? link(row.report_path, name) : name;
 }
 
 export function showImage(id) {
   return open(`/api/images/${encodeURIComponent(id)}`, (image) => [
     el("h2", { class: "name" }, image.name),
-    ...preview(image.measurements),
+    ...preview(image.measurements, image.solutions.findLast((row) => !row.stack_id)?.report_path),
     facts([
       ["id", image.image_id], ["instrument", image.instrument], ["run", image.run], ["filter", image.filter],
       ["object", image.object], ["exposure", `${image.exposure_time_s} s`], ["airmass", fixed(image.airmass, 3)],
@@ -66,7 +75,7 @@ export function showImage(id) {
       row.kind, row.name, row.state])),
     ...grades(image.grades),
     ...table("Solutions", ["for", "reference", "rms RA · Dec, mas", "zero point"], image.solutions.map((row) => [
-      row.stack_id ? `stack ${row.stack_id.slice(0, 8)}` : "itself", row.reference_name,
+      solutionName(row), row.reference_name,
       rms(row.quality, 1),
       fixed(row.zeropoint_mag, 3)])),
     ...table("Stacks", ["stack", "taken", "rule", "found"], image.stacks.map((row) => [
@@ -79,7 +88,7 @@ export function showImage(id) {
 export function showStack(id) {
   return open(`/api/stacks/${encodeURIComponent(id)}`, (stack) => [
     el("h2", { class: "name" }, stack.name),
-    ...preview(stack.measurements),
+    ...preview(stack.measurements, stack.calibration_report),
     facts([
       ["id", stack.stack_id], ["request", stack.request_id], ["state", stack.state], ["filter", stack.filter],
       ["combined by", stack.combine], ["size", `${stack.grid.width_px ?? "?"} × ${stack.grid.height_px ?? "?"} px`],
