@@ -194,9 +194,22 @@ def check_reference() -> Finding:
         return Finding(name, "bad", str(error).splitlines()[0], "Look at `spica settings`.")
     path: Path | None = getattr(settings, "reference", None)
     if path is None:
-        return Finding(name, "hint", "none set", "Set SPICA_CALIB_REFERENCE to a file of stars.")
+        return Finding(
+            name, "hint", "none set", "Set SPICA_CALIB_REFERENCE to a file of stars, or to gaia-dr3."
+        )
+    from spica_calib.reference.catalogue import choose, load_catalogues
+
+    known = load_catalogues(settings.reference_catalogues)
+    if (chosen := choose(str(path), known)) is not None:
+        return Finding(name, "ok", f"{chosen.label}, fetched from {chosen.service.url} as needed")
     if not path.exists():
-        return Finding(name, "bad", f"{path} is not there", "Set SPICA_CALIB_REFERENCE to a file of stars.")
+        names = ", ".join(sorted(known))
+        return Finding(
+            name,
+            "bad",
+            f"{path} is not there",
+            f"Set SPICA_CALIB_REFERENCE to a file of stars, or to one of {names}.",
+        )
     if not os.access(path, os.R_OK):
         return Finding(name, "bad", f"{path} cannot be read", "Give read permission on it.")
     return Finding(name, "ok", str(path))

@@ -55,12 +55,10 @@ def _losses(rounds: Rounds, ties: Ties, degree: int) -> Floats:
 
 
 def set_degrees(rounds: Rounds, degrees: Index) -> None:
-    """Free contexts to these degrees; above them, planes are again what they were at the start."""
+    """Free contexts to these degrees; terms above are what is known of them, else nothing."""
     rounds.degrees = degrees
-    total = np.array([i + j for i, j in terms(rounds.layout.degree)])
-    frozen = total[None, :] > np.maximum(rounds.plane_degrees(), 1)[:, None]
-    first = np.where(np.abs(rounds.first_planes) < _NOTHING_ARCSEC, 0.0, rounds.first_planes)
-    rounds.state.planes = np.where(frozen[:, None, :], first, rounds.state.planes)
+    above = rounds.total[None, :] > np.maximum(rounds.plane_degrees(), 1)[:, None]
+    rounds.state.planes = np.where(above[:, None, :], rounds.goal, rounds.state.planes)
     rounds.state.update_places(rounds.layout)
 
 

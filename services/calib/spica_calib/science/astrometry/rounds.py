@@ -16,9 +16,15 @@ from spica_calib.science.astrometry.normal_kernels import AIR_FIRST, AIR_TERMS, 
 from spica_calib.science.astrometry.problem import Options
 from spica_calib.science.astrometry.scatter import star_scatter, unit_scatter
 from spica_calib.science.astrometry.start import State, put_everything
-from spica_calib.science.stars import Floats
+from spica_calib.science.stars import Bools, Floats
 
 _FROZEN_ARCSEC = 1e-6
+_NOTHING_ARCSEC = 1e-3
+"""Terms of the start WCS that are smaller are what one tangent plane leaves in another."""
+_BEND = 0.25
+"""How far terms of the bend may be from those of the start, over the radius of cross-identification, before it is known;"""
+_LEAST_BEND_ARCSEC = 2e-4
+"""and how near they are never taken to be."""
 _WEAK = 3.0
 """Damping of maps, over the radius of cross-identification: far weaker than one star."""
 _AIR_ARCSEC = 0.3
@@ -59,7 +65,10 @@ class Rounds:
     ) -> None:
         self.layout, self.state, self.options, self.stars = layout, state, options, stars
         self.goal, self.information = goal, information
-        self.first_planes = state.planes.copy()
+        self.bend_goal = np.where(np.abs(state.planes) < _NOTHING_ARCSEC, 0.0, state.planes)
+        """Planes as they came: what few matches say of their bend is held to this."""
+        self.total = np.array([i + j for i, j in terms(layout.degree)])
+        """Degree of each term."""
         self.degrees = np.maximum(self.known_degrees(), options.degree).astype(np.int32)
         """Per context."""
         self.scale = self._pixel_scales()
@@ -72,6 +81,8 @@ class Rounds:
         """Whether outliers are not yet known well enough to leave them out of the scatter."""
         self.radius = self.star_radius = options.crossid_arcsec
         self.n_own = AIR_FIRST + (AIR_TERMS if options.atmosphere == "polynomial" else 0)
+        self.bend = np.full((len(layout.contexts), layout.degree + 1), _BEND * options.crossid_arcsec)
+        """Scatter (arcsec, per axis) of planes' terms of each degree about `bend_goal`, per context."""
         self.caps = np.ones(len(layout.planes), dtype=np.int32)
         """Highest degree that each plane's own detections bear."""
         self.rounds = 0
@@ -79,10 +90,9 @@ class Rounds:
 
     def known_degrees(self) -> Index:
         """Degree of each context's planes that were known before; 0: none were."""
-        total = np.array([i + j for i, j in terms(self.layout.degree)])
-        told = np.diagonal(self.information, axis1=1, axis2=2) > 0
+        told = self._told()
         found = np.zeros(len(self.layout.contexts), dtype=np.int32)
-        np.maximum.at(found, self.layout.plane_context, (told * total).max(axis=1).astype(np.int32))
+        np.maximum.at(found, self.layout.plane_context, (told * self.total).max(axis=1).astype(np.int32))
         return found
 
     def take(self, layout: Layout) -> None:
@@ -201,17 +211,43 @@ class Rounds:
             prior=self.information, damping=self._damping(),
         )  # fmt: skip
 
+    def _told(self) -> Bools:
+        """Terms of planes that were known before, shape (planes, terms)."""
+        return np.asarray(np.diagonal(self.information, axis1=1, axis2=2) > 0, dtype=bool)
+
     def plane_degrees(self) -> Index:
-        """Degree to which each plane is free: its context's, if its own detections bear it."""
-        return np.minimum(self.degrees[self.layout.plane_context], self.caps)
+        """Degree to which each plane is free."""
+        return self.degrees[self.layout.plane_context]
+
+    def bend_terms(self) -> Bools:
+        """Terms that are free, but for what `bend` says of them; shape (planes, terms)."""
+        free = (self.total[None, :] <= self.plane_degrees()[:, None]) & (self.total >= 2)
+        return free & ~self._told()
+
+    def _bend_prior(self) -> Floats:
+        """Information on each term of each plane from how it came, shape (planes, terms)."""
+        sigma = self.bend[self.layout.plane_context][:, self.total]
+        return np.where(self.bend_terms(), 1.0 / sigma**2, 0.0)
+
+    def learn_bend(self) -> None:
+        """How far planes' bends are from how they came: a step of expectation and maximisation (Dempster et al. 1977)."""
+        if self.inverse is None:
+            return
+        mine = self.bend_terms()
+        square = ((self.state.planes - self.bend_goal) ** 2).mean(axis=1)
+        for number in np.flatnonzero(mine.any(axis=1)):
+            square[number] += np.diagonal(self.inverse.plane(int(number))).real
+        context = self.layout.plane_context
+        for number, degree in np.ndindex(*self.bend.shape):
+            these = square[(context == number)[:, None] & mine & (self.total == degree)[None, :]]
+            if len(these):
+                self.bend[number, degree] = max(float(np.sqrt(these.mean())), _LEAST_BEND_ARCSEC)
 
     def _damping(self) -> Floats:
-        layout = self.layout
-        total = np.array([i + j for i, j in terms(layout.degree)])
-        free = total[None, :] <= np.maximum(self.plane_degrees(), 1)[:, None]
-        told = np.diagonal(self.information, axis1=1, axis2=2) > 0
-        weak = np.where(told, 0.0, 1.0 / self.options.crossid_arcsec**2)
-        planes = np.where(free | told, weak, 1.0 / _FROZEN_ARCSEC**2)
+        free = self.total[None, :] <= np.maximum(self.plane_degrees(), 1)[:, None]
+        told = self._told()
+        weak = np.where(told | self.bend_terms(), 0.0, 1.0 / self.options.crossid_arcsec**2)
+        planes = np.where(free | told, weak, 1.0 / _FROZEN_ARCSEC**2) + self._bend_prior()
         own = np.full(self.n_own, 1.0 / (_WEAK * self.options.crossid_arcsec) ** 2)
         own[AIR_FIRST:] = 1.0 / _AIR_ARCSEC**2
         all_own = np.tile(own, (int(np.count_nonzero(layout.free >= 0)), 1))
@@ -235,6 +271,8 @@ class Rounds:
             self.state.planes[:, 0] + 1j * self.state.planes[:, 1]
         )
         right[: linear.first_own] += (self.information @ difference[:, :, None]).ravel()
+        back = self._bend_prior() * ((self.bend_goal - self.state.planes) * np.array([1.0, 1j])[:, None]).sum(axis=1)
+        right[: linear.first_own] += back.ravel()
         shear = linear.first_own + 2 + self.n_own * np.arange(linear.n_exposures)
         now = self.state.maps[self.layout.free >= 0, 4:6] @ np.array([1.0, 1j]) * self.state.air_unit
         right[shear] -= self._shear_prior() * now
