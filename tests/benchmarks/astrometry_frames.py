@@ -1,8 +1,9 @@
 """The catalogues that both programs are given, and SCAMP as it is run on them.
 
 SCAMP is tuned as its users would: two threads, no plots, no XML, nothing but errors printed. Everything else that
-bears on the solution is its default, which is what the service takes, too: third degree, reference weight 1, floor of
-0.01 px, clipping, 2″ for cross-identification, signal-to-noise ratios from 10. What it is run with in two ways is
+bears on the solution is its default, which is what the service takes, too: reference weight 1, floor of 0.01 px,
+clipping, 2″ for cross-identification, signal-to-noise ratios from 10. Its distortion is of the degree asked for, whatever
+the data say; ours is of the degree that the data bear, up to that. What it is run with in two ways is
 STABILITY_TYPE: INSTRUMENT (its default, one distortion for a run, as ours) and EXPOSURE (each exposure its own), which
 on few and full exposures is both faster and better. It applies no proper motions of catalogue files: its reference
 is moved to the exposures' mean epoch beforehand, whereas ours is read as it is, at epoch 2016 with proper motions.

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from spica_calib.handlers import Handlers
 from spica_calib.science.astrometry.problem import InstrumentModel
@@ -236,6 +237,48 @@ async def test_a_worker_that_is_killed_loses_nothing(rig: Rig, sky: Sky) -> None
     assert await rig.pool.fetchval("SELECT count(*) FROM dead_letters") == 0
     assert await rig.pool.fetchval("SELECT array_agg(solution_id) FROM solutions") == [event.solution_id]
     assert len(await models(rig)) == 1
+
+
+async def test_a_late_word_of_an_older_measurement_changes_nothing(rig: Rig, sky: Sky) -> None:
+    handlers = await prepared(rig, sky.settings())
+    old = await sky.image("100p")
+    late = await handlers.image_graded(old, DELIVERY)  # solved, and committed below
+    await rig.pool.execute(
+        """INSERT INTO measurements (measurement_id, subject_kind, subject_id, metrics, per_ccd, catalogue_path,
+               weight_path, preview_path)
+           SELECT 'm-new', subject_kind, subject_id, metrics, per_ccd, catalogue_path, weight_path, preview_path
+           FROM measurements"""
+    )
+    new = await handlers.image_graded(old.model_copy(update={"measurement_id": "m-new"}), DELIVERY)
+    assert len((await commit(rig, new)).events) == 1
+    done = await commit(rig, late)
+    assert done.events == [] and "measured anew" in done.notes[0]
+    outcome = await handlers.image_graded(old, DELIVERY)
+    assert "measured anew" in outcome.summary and outcome.save is None
+    assert await rig.pool.fetch("SELECT measurement_id FROM solutions") == [("m-new",)]
+
+
+async def test_what_is_chosen_again_counts_again(rig: Rig, sky: Sky) -> None:
+    settings = sky.settings().model_copy(update={"memory": False})
+    message = await sky.image("100p")
+    faint = settings.model_copy(update={"reference": sky.reference.with_name("other.parquet")})
+    sky.write_reference(sky.stars.take(np.arange(len(sky.stars) - 1)))
+    sky.reference.rename(faint.reference)
+    sky.write_reference()
+    for number, chosen in enumerate((settings, faint, settings, faint), start=1):
+        handlers = await prepared(rig, chosen)
+        (event,) = (await commit(rig, await handlers.image_graded(message, DELIVERY))).events
+        assert isinstance(event, ImageCalibrated) and event.version == number
+        again = await handlers.image_graded(message, DELIVERY)
+        assert "already calibrated" in again.summary
+        counts = await rig.pool.fetchval("SELECT solution_id FROM solutions WHERE superseded_by IS NULL")
+        assert counts == event.solution_id
+    # Nor is an image held to others that another catalogue put on another sky.
+    handlers = await prepared(rig, settings)
+    (event,) = (
+        await commit(rig, await handlers.image_graded(await sky.image("101p", dither=0.002), DELIVERY))
+    ).events
+    assert isinstance(event, ImageCalibrated) and event.n_context == 0
 
 
 async def test_without_memory_and_context_each_image_stands_alone(rig: Rig, sky: Sky) -> None:

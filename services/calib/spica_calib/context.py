@@ -16,6 +16,7 @@ from spica_runtime.pg import Pool
 from spica_calib import store
 from spica_calib.cones import cone_from_pointing
 from spica_calib.records import Place, SolvedImage, SolvedRecord
+from spica_calib.reference.area import ReferenceArea
 
 _LOOKED_AT = 8
 """So many times as many as are wanted are looked at: some only come near."""
@@ -44,6 +45,7 @@ async def neighbours(
     image: store.ImageRecord,
     profile: Profile,
     context: str,
+    reference: ReferenceArea,
     most: int,
     only: Sequence[str] | None = None,
 ) -> Neighbours:
@@ -51,7 +53,9 @@ async def neighbours(
     if most == 0 or (only is not None and not only):
         return Neighbours()
     place = image.place or rough_place(image, profile)
-    found = await store.neighbours(pool, context, image.facts.image_id, place, only, _LOOKED_AT * most)
+    found = await store.neighbours(
+        pool, context, image.facts.image_id, place, reference, only, _LOOKED_AT * most
+    )
     near = await asyncio.to_thread(overlapping, image.corners_mas, place, found) if found else []
     taken: list[SolvedImage] = []
     paths: list[str] = []

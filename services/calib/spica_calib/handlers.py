@@ -59,6 +59,8 @@ class Handlers:
                 about=message.image_id,
                 summary=f"measurement already calibrated: solution {known.solution_id}",
             )
+        if known is None and await store.overtaken(self._pool, message.image_id, message.measurement_id):
+            return Outcome(about=message.image_id, summary="measured anew since: that one counts")
         measured = await store.measurement(self._pool, message.image_id, message.measurement_id)
         measured = replace(measured, catalogue_path=message.catalogue.path)
         work = await self._work(image, measured, sky, known)
@@ -95,6 +97,7 @@ class Handlers:
             image,
             profile,
             key,
+            sky.reference,
             self._settings.context_images,
             again.context_solutions if again else None,
         )
@@ -110,6 +113,7 @@ class Handlers:
             profile=profile,
             limits=self._limits,
         )
+        solution_id = await store.id_to_count(self._pool, solution_id)
         job = ImageJob(
             facts=facts,
             profiles_folder=self._profiles,
@@ -168,6 +172,9 @@ class Handlers:
             connection = transaction.connection
             await store.turn(connection, "image", new.image_id)
             if why is None and await self._solved_meanwhile(transaction, new):
+                return
+            if await store.overtaken(connection, new.image_id, work.measurement_id):
+                transaction.note("measured anew meanwhile: that one counts")
                 return
             version = await store.add_version(connection, new, why)
             if version is None:

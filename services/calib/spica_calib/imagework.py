@@ -206,7 +206,7 @@ def solve(job: ImageJob) -> ImageResult:
         job.engine,
         job.model_version,
         job.facts.header,
-        [("context", job.context), *(("with", image.facts.name) for image in job.neighbours)],
+        [("context", job.context), *(("with", image.title) for image in near)],
         stack=False,
     )
     return _result(job, solved)
@@ -285,13 +285,12 @@ def head_photometry(photometry: Calibrated, number: int, exposure_time_s: float)
     """Cards of one exposure's photometry; None where its zero point stands on nothing."""
     if not photometry.is_absolute[number]:
         return None
-    anchor = photometry.solution.exposures[number].anchor
     return HeadPhotometry(
         photometry.zeropoint_mag[number],
         exposure_time_s,
         photometry.offset_mag[number],
         photometry.solution.internal_mag,
-        anchor in ("reference", "header"),
+        photometry.solution.exposures[number].is_linked,
     )
 
 

@@ -128,6 +128,7 @@ class JointResult:
     zeropoints_mag: tuple[float, ...]
     flux_scales: tuple[float, ...]
     limiting_mags: tuple[float | None, ...]
+    """None where the flux scale is relative."""
     corners: tuple[tuple[float, ...], ...]
     n_reference: int = 0
     external_rms_mas: tuple[float | None, float | None] = (None, None)

@@ -27,9 +27,23 @@ ORDER BY created_at DESC, solution_id DESC LIMIT 1;
 -- Whether this solution was found before.
 SELECT EXISTS (SELECT 1 FROM solutions WHERE solution_id = :solution_id);
 
--- name: neighbours(context, image_id, x, y, z, radius_rad, solution_ids, max_rows)
+-- name: superseded_by(solution_id)$
+-- The solution that a solution was superseded by; null where there is none, or no such solution.
+SELECT superseded_by FROM solutions WHERE solution_id = :solution_id;
+
+-- name: overtaken(image_id, measurement_id)$
+-- Whether the solution that counts of an image stands on a later measurement than this one.
+SELECT EXISTS (
+    SELECT 1 FROM solutions AS s
+    JOIN measurements AS later USING (measurement_id)
+    JOIN measurements AS this ON this.measurement_id = :measurement_id
+    WHERE s.image_id = :image_id AND s.stack_id IS NULL AND s.superseded_by IS NULL
+      AND (later.created_at, later.measurement_id) > (this.created_at, this.measurement_id));
+
+-- name: neighbours(context, image_id, x, y, z, radius_rad, reference_name, reference_sha256, solution_ids, max_rows)
 -- Images of a context whose solutions lie near, the nearest first; with `solution_ids`, those alone. No image that is
--- not fit for use, and no version of an archive file that another one counts instead of.
+-- not fit for use, none that another reference catalogue put on another sky (`reference_sha256`: where it is one file),
+-- and no version of an archive file that another one counts instead of.
 SELECT i.image_id, i.name, i.profile, i.filter, i.exposure_time_s, i.mjd_obs, i.airmass, i.ra_deg, i.dec_deg, i.header,
        i.header_zeropoint_mag, i.header_zeropoint_sigma_mag, i.header_zeropoint_nominal_mag, i.header_airmass_term_mag,
        i.header_colour_term, i.sky_absorption_mag, i.is_photometric,
@@ -47,6 +61,8 @@ WHERE s.context = :context AND s.stack_id IS NULL AND s.image_id <> :image_id
   AND s.centre_x * :x + s.centre_y * :y + s.centre_z * :z >= cos(least(pi(), s.radius_rad + :radius_rad))
   AND (s.solution_id = ANY(:solution_ids::text[])
        OR (:solution_ids::text[] IS NULL AND s.superseded_by IS NULL AND i.superseded_by IS NULL
+           AND s.reference_name = :reference_name
+           AND (:reference_sha256::text IS NULL OR s.reference_sha256 = :reference_sha256)
            AND g.grade IS DISTINCT FROM 'D'))
 ORDER BY s.centre_x * :x + s.centre_y * :y + s.centre_z * :z DESC, s.created_at DESC, s.solution_id
 LIMIT :max_rows;

@@ -12,7 +12,7 @@ from spica_runtime.compute import Compute
 from spica_calib.cones import Cone
 from spica_calib.errors import CalibrationFailed, ReferenceUnavailable
 from spica_calib.jobs import ImageJob, JointJob
-from spica_calib.reference.area import ReferenceArea
+from spica_calib.reference.area import ReferenceArea, cone_needed
 from spica_calib.reference.source import References
 from spica_calib.settings import CalibSettings
 
@@ -65,12 +65,10 @@ class Sky:
             try:
                 return job, await compute.run(function, job)
             except ReferenceUnavailable as error:
-                if error.code != "reference_area":
+                needed = cone_needed(error)
+                if needed is None:
                     raise
-                numbers = error.numbers
-                wanted.append(
-                    (_number(numbers["ra_deg"]), _number(numbers["dec_deg"]), _number(numbers["radius_deg"]))
-                )
+                wanted.append(needed)
             area = await self.area_of(wanted)
             job = replace(job, reference=area.reference, photometric_reference=area.magnitudes)
         raise CalibrationFailed(
@@ -85,7 +83,3 @@ class Sky:
         for references in (self._references, self._magnitudes):
             if references is not None:
                 await references.close()
-
-
-def _number(value: float | int | str | None) -> float:
-    return float(value or 0.0)

@@ -108,13 +108,12 @@ def _solved(job: JointJob, images: list[Taken], profiles: Sequence[Profile], epo
 
 def _head_photometry(photometry: Calibrated, number: int, exposure_time_s: float) -> HeadPhotometry:
     """Cards of one member: a stack needs one flux scale, be it a relative one."""
-    anchor = photometry.solution.exposures[number].anchor
     return HeadPhotometry(
         photometry.zeropoint_mag[number],
         exposure_time_s,
         photometry.offset_mag[number],
         photometry.solution.internal_mag,
-        photometry.is_absolute[number] and anchor in ("reference", "header", "overlap"),
+        photometry.solution.exposures[number].is_linked,
     )
 
 
@@ -135,9 +134,11 @@ def _result(job: JointJob, solved: _Solved) -> JointResult:
         ),
         limiting_mags=tuple(
             limiting_mag(zero, member.image.limiting_flux_adu, one.exposure_time_s)
-            if member.image.limiting_flux_adu
+            if member.image.limiting_flux_adu and absolute
             else None
-            for zero, one, member in zip(zeros, facts, job.members, strict=True)
+            for zero, one, member, absolute in zip(
+                zeros, facts, job.members, photometry.is_absolute, strict=True
+            )
         ),
         corners=tuple(
             corners_of(image.fields, one.wcs)

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiosql
 from spica_proto.base import Product
+from spica_proto.envelope import derived_id
 from spica_runtime.pg import Connection, Pool, Record
 
 from spica_calib.errors import CalibrationFailed
@@ -174,10 +175,31 @@ async def solution_exists(pool: Pool, solution_id: str) -> bool:
     return bool(await queries.solution_exists(pool, solution_id=solution_id))
 
 
+async def id_to_count(pool: Pool, solution_id: str) -> str:
+    """The id under which a solution counts: another one where it was found before and superseded since.
+
+    So what is chosen again (a reference catalogue, an engine) counts again, as a version of its own.
+    """
+    while (by := await queries.superseded_by(pool, solution_id=solution_id)) is not None:
+        solution_id = derived_id("solution", "again", solution_id, by)
+    return solution_id
+
+
+async def overtaken(pool: Pool | Connection, image_id: str, measurement_id: str) -> bool:
+    """Whether what counts of an image stands on a later measurement than this one."""
+    return bool(await queries.overtaken(pool, image_id=image_id, measurement_id=measurement_id))
+
+
 async def neighbours(
-    pool: Pool, context: str, image_id: str, place: Place, only: Sequence[str] | None, max_rows: int
+    pool: Pool,
+    context: str,
+    image_id: str,
+    place: Place,
+    reference: ReferenceArea,
+    only: Sequence[str] | None,
+    max_rows: int,
 ) -> list[SolvedRecord]:
-    """Solved images of a context near a place, the nearest first; with `only`, these solutions alone."""
+    """Images of a context near a place, solved by this reference, the nearest first; with `only`, these solutions alone."""
     x, y, z = place.centre
     rows = queries.neighbours(
         pool,
@@ -187,6 +209,9 @@ async def neighbours(
         y=y,
         z=z,
         radius_rad=place.radius_rad,
+        reference_name=reference.name,
+        # Areas of one catalogue's tiles have hashes of their own.
+        reference_sha256=reference.sha256 if reference.order is None else None,
         solution_ids=list(only) if only is not None else None,
         max_rows=max_rows,
     )

@@ -14,9 +14,10 @@ _MOST_ROWS = 40
 
 
 def _pair(values: Sequence[float | None] | None, digits: int = 1) -> str:
-    """Two numbers along RA and Dec, as one cell."""
-    known = [value for value in values or () if value is not None]
-    return "/".join(f"{value:.{digits}f}" for value in known)
+    """Two numbers as one cell, each in its place; empty where there is neither."""
+    if not values or all(value is None for value in values):
+        return ""
+    return "/".join("–" if value is None else f"{value:.{digits}f}" for value in values)
 
 
 def _when(row: Mapping[str, Any]) -> str:

@@ -69,7 +69,7 @@ JOIN images AS i USING (image_id)
 JOIN solutions AS old ON old.solution_id = m.solution_id
 JOIN LATERAL (
     SELECT * FROM solutions
-    WHERE image_id = m.image_id AND stack_id IS NULL
+    WHERE image_id = m.image_id AND stack_id IS NULL AND superseded_by IS NULL
     ORDER BY created_at DESC, solution_id DESC LIMIT 1
 ) AS new ON new.solution_id <> old.solution_id
 WHERE m.selected AND (:stack_id::text IS NULL OR k.stack_id = :stack_id)

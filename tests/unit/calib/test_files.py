@@ -9,10 +9,8 @@ import pytest
 from astropy.io import fits
 from spica_calib.errors import CalibrationFailed
 from spica_calib.fields import assumed_scale, fields_of, read_catalogue
-from spica_calib.heads import read_head_names, read_wcs, solution_path, write_head
+from spica_calib.heads import read_head_names, read_wcs, solution_path
 from spica_calib.imagework import prior_of, profile_named
-from spica_calib.science.astrometry.ccd import ResidualStatistics
-from spica_imaging.head import parse_head
 from spica_imaging.ldac import LdacTable
 from spica_runtime.errors import NotRetriable
 from spica_runtime.storage import DataFolder
@@ -20,7 +18,6 @@ from spica_runtime.storage import DataFolder
 from tests.support.skies import columns_of, distorted_wcs, make_stars, observe
 
 CENTRE = (10.0, 20.0)
-NOTHING = ResidualStatistics(0, np.nan, np.nan, np.nan, np.nan)
 PROFILE = profile_named("megasim", None)
 
 
@@ -65,25 +62,6 @@ def test_what_others_left_is_checked(tmp_path: Path) -> None:
     for read in (read_catalogue, read_wcs, read_head_names):
         with pytest.raises(CalibrationFailed, match=r"a\.ldac"):
             read(tmp_path / "a.ldac")
-
-
-def test_head_with_and_without_photometry(tmp_path: Path) -> None:
-    wcs = [distorted_wcs(CENTRE), distorted_wcs((11.0, 20.0))]
-    write_head(
-        tmp_path / "with.head", ["a", "b"], wcs, ResidualStatistics(9, 1, 1, 36.0, 3.6), 26.0, 0.02, 100.0
-    )
-    write_head(tmp_path / "without.head", ["a", "b"], wcs, NOTHING, None, None, 100.0)
-    full, _ = parse_head((tmp_path / "with.head").read_text())
-    assert full["FLXSCALE"] == pytest.approx(10 ** (0.4 * 4) / 100)
-    assert full["MAGZEROP"] == 26.0
-    assert full["PHOTIRMS"] == 0.02
-    assert full["ASTRRMS1"] == pytest.approx(1e-5)
-    bare, _ = parse_head((tmp_path / "without.head").read_text())
-    assert not {"FLXSCALE", "MAGZEROP", "PHOTIRMS", "ASTRRMS1"} & set(bare)
-    assert read_head_names(tmp_path / "with.head") == ["a", "b"]
-    again = read_wcs(tmp_path / "with.head")
-    assert again[1].crval == wcs[1].crval
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 def test_how_far_the_search_goes() -> None:

@@ -15,7 +15,7 @@ from spica_calib.photometrywork import (
 )
 from spica_calib.science.astrometry.problem import Detections
 from spica_calib.science.photometry.bands import AB_OFFSETS, to_ab, typical_error_mag
-from spica_calib.science.photometry.problem import PhotometricExposure
+from spica_calib.science.photometry.problem import Anchor, ExposureZeroPoint, PhotometricExposure
 from spica_calib.science.photometry.referencing import choose_reference, reference_magnitudes
 from spica_calib.science.stars import CcdField, Sources, Stars
 from spica_imaging.profiles import Photometry, Profile, ReferenceBand, load_profiles
@@ -230,3 +230,23 @@ def test_without_a_band_the_scale_is_relative_and_says_so() -> None:
     one_band = calibrate_exposures(exposures, fields, detections, other, anything)
     assert one_band.solution.band == "V"
     assert one_band.zeropoint_mag == pytest.approx(np.array(ZERO) + 0.02, abs=0.03)
+
+
+def test_a_colour_term_and_a_transformation_that_undo_each_other_add_no_error() -> None:
+    mags = {"g": np.array([18.0, 18.5]), "r": np.array([17.0, 17.8])}
+    errors = {band: np.full(2, 0.01) for band in mags}
+    one = ReferenceBand(band="r", colour=("g", "r"), polynomial=(0.0, 0.3), colour_term=0.3)
+    assert reference_magnitudes([one], mags, errors).error_mag == pytest.approx([0.01, 0.01])
+    alone = one.model_copy(update={"colour_term": 0.0})
+    assert reference_magnitudes([alone], mags, errors).error_mag == pytest.approx(
+        np.full(2, 0.01 * np.hypot(1.0, 0.3 * np.sqrt(2.0)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("anchor", "linked"),
+    [("reference", True), ("header", True), ("overlap", True), ("context", False), ("none", False)],
+)
+def test_who_hangs_on_a_photometric_exposure_by_overlaps_is_linked(anchor: Anchor, linked: bool) -> None:
+    zero = ExposureZeroPoint(26.0, 0.01, None, 0, 9, anchor, False, "")
+    assert zero.is_linked is linked

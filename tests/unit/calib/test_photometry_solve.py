@@ -185,6 +185,19 @@ def test_no_illumination_is_made_up() -> None:
         assert any("no significant illumination" in note for note in found.notes)
 
 
+def test_without_stars_no_illumination_is_known() -> None:
+    whole = make(1)
+    blind = replace(whole.detections, mag=np.full_like(whole.detections.mag, np.nan))
+    light = run(replace(whole, detections=blind)).illumination[CONTEXT]
+    assert light.n_stars == 0
+    assert not light.significant
+    # What was known before stays.
+    taught = run(make(10, seed=5)).illumination[CONTEXT]
+    kept = run(replace(whole, detections=blind), known={CONTEXT: taught}).illumination[CONTEXT]
+    assert kept.significant
+    assert kept.offset_mag == pytest.approx(taught.offset_mag)
+
+
 def test_known_illumination_helps_an_image_with_few_stars() -> None:
     taught = run(make(10, seed=5))
     again = Illumination.from_json(taught.illumination[CONTEXT].to_json())

@@ -11,8 +11,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 from spica_calib.errors import ReferenceUnavailable
-from spica_calib.reference_file import identify
-from spica_calib.references import stars_in_cone
+from spica_calib.reference import identify, stars_in_cone
 from spica_imaging.ldac import LdacTable, write_ldac
 
 from tests.support.realdata import real_data

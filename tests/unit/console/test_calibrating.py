@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from spica_console import calib_tables
 from spica_console.calibrating import Moved, Stale, corners_moved_mas
 
 
@@ -31,3 +32,19 @@ def test_a_stack_is_as_stale_as_its_worst_member() -> None:
     assert (stale.moves_mas, stale.changes_mmag) == (12.0, -4.0)
     assert stale.plain()["members"][1]["moves_mas"] == 12.0
     assert Stale("s", "stack", "r", "done", 1, [moved(None, None)]).moves_mas is None
+
+
+@pytest.mark.parametrize(
+    ("pair", "cell"),
+    [
+        ((1.25, 2.0), "1.2/2.0"),
+        ((None, 2.0), "–/2.0"),
+        ((1.25, None), "1.2/–"),
+        ((None, None), ""),
+        (None, ""),
+    ],
+)
+def test_of_two_numbers_each_keeps_its_place(
+    pair: tuple[float | None, float | None] | None, cell: str
+) -> None:
+    assert calib_tables._pair(pair) == cell

@@ -176,7 +176,7 @@ def _bare_ccds(rounds: Rounds, ties: Ties, star: Bools, inner: Bools) -> list[st
     context = rounds.degrees[layout.plane_context] if n else np.zeros(0)
     few = [layout.planes[k].name for k in np.flatnonzero((rounds.caps < context) & (n_any > 0))]
     if few:
-        notes.append(f"Too few matches for the distortion, which stays as it came: CCDs {_listed(few)}.")
+        notes.append(f"Few matches for the distortion, which stays near how it came: CCDs {_listed(few)}.")
     return notes
 
 

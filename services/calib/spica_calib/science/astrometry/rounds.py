@@ -23,8 +23,12 @@ _NOTHING_ARCSEC = 1e-3
 """Terms of the start WCS that are smaller are what one tangent plane leaves in another."""
 _BEND = 0.25
 """How far terms of the bend may be from those of the start, over the radius of cross-identification, before it is known;"""
-_LEAST_BEND_ARCSEC = 2e-4
-"""and how near they are never taken to be."""
+_FEW_EXPOSURES = 100
+_LEARNING = 3
+"""Steps that the scatter of bends is learnt in, when groups stay as they are."""
+_OPINION = 3.0
+"""Bends are not taken to be nearer than this many errors of one detection: a start that the same stars have made is no
+second opinion."""
 _WEAK = 3.0
 """Damping of maps, over the radius of cross-identification: far weaker than one star."""
 _AIR_ARCSEC = 0.3
@@ -85,6 +89,8 @@ class Rounds:
         """Scatter (arcsec, per axis) of planes' terms of each degree about `bend_goal`, per context."""
         self.caps = np.ones(len(layout.planes), dtype=np.int32)
         """Highest degree that each plane's own detections bear."""
+        self.few = len(layout.exposures) <= _FEW_EXPOSURES
+        """Whether covariances are cheap enough to be told anew in every step."""
         self.rounds = 0
         self.inverse: Inverse | None = None
 
@@ -176,6 +182,10 @@ class Rounds:
         del means
         return self.settle(ties)
 
+    def _typical(self) -> float:
+        """Error of one detection, but for the worst."""
+        return float(np.sqrt(np.quantile(self.error, 0.95) ** 2 + np.max(self.extra) ** 2))
+
     def narrow(self) -> bool:
         """Let the radii follow the errors; whether that changed them much."""
         if not len(self.error):
@@ -183,7 +193,7 @@ class Rounds:
         before = self.radius, self.star_radius
         largest = self.options.crossid_arcsec
         smallest = min(float(np.median(self.scale)), largest)
-        typical = float(np.sqrt(np.quantile(self.error, 0.95) ** 2 + np.max(self.extra) ** 2))
+        typical = self._typical()
         self.radius = float(np.clip(_REACH * typical, smallest, largest))
         star = float(np.sqrt(np.quantile(self.star_variance, 0.95))) if len(self.stars) else 0.0
         self.star_radius = float(np.clip(_REACH * np.hypot(typical, star) / np.sqrt(1.5), smallest, largest))
@@ -219,10 +229,13 @@ class Rounds:
         """Degree to which each plane is free."""
         return self.degrees[self.layout.plane_context]
 
+    def _free(self) -> Bools:
+        """Terms up to the degree of each plane, shape (planes, terms)."""
+        return np.asarray(self.total[None, :] <= np.maximum(self.plane_degrees(), 1)[:, None], dtype=bool)
+
     def bend_terms(self) -> Bools:
         """Terms that are free, but for what `bend` says of them; shape (planes, terms)."""
-        free = (self.total[None, :] <= self.plane_degrees()[:, None]) & (self.total >= 2)
-        return free & ~self._told()
+        return self._free() & (self.total >= 2) & ~self._told()
 
     def _bend_prior(self) -> Floats:
         """Information on each term of each plane from how it came, shape (planes, terms)."""
@@ -231,8 +244,9 @@ class Rounds:
 
     def learn_bend(self) -> None:
         """How far planes' bends are from how they came: a step of expectation and maximisation (Dempster et al. 1977)."""
-        if self.inverse is None:
+        if self.inverse is None or not len(self.error):
             return
+        least = _OPINION * float(np.hypot(np.median(self.error), np.median(self.extra)))
         mine = self.bend_terms()
         square = ((self.state.planes - self.bend_goal) ** 2).mean(axis=1)
         for number in np.flatnonzero(mine.any(axis=1)):
@@ -241,16 +255,15 @@ class Rounds:
         for number, degree in np.ndindex(*self.bend.shape):
             these = square[(context == number)[:, None] & mine & (self.total == degree)[None, :]]
             if len(these):
-                self.bend[number, degree] = max(float(np.sqrt(these.mean())), _LEAST_BEND_ARCSEC)
+                self.bend[number, degree] = max(float(np.sqrt(these.mean())), least)
 
     def _damping(self) -> Floats:
-        free = self.total[None, :] <= np.maximum(self.plane_degrees(), 1)[:, None]
-        told = self._told()
+        free, told = self._free(), self._told()
         weak = np.where(told | self.bend_terms(), 0.0, 1.0 / self.options.crossid_arcsec**2)
         planes = np.where(free | told, weak, 1.0 / _FROZEN_ARCSEC**2) + self._bend_prior()
         own = np.full(self.n_own, 1.0 / (_WEAK * self.options.crossid_arcsec) ** 2)
         own[AIR_FIRST:] = 1.0 / _AIR_ARCSEC**2
-        all_own = np.tile(own, (int(np.count_nonzero(layout.free >= 0)), 1))
+        all_own = np.tile(own, (int(np.count_nonzero(self.layout.free >= 0)), 1))
         all_own[:, 2] += self._shear_prior()
         return np.concatenate((planes.ravel(), all_own.ravel()))
 
@@ -271,7 +284,9 @@ class Rounds:
             self.state.planes[:, 0] + 1j * self.state.planes[:, 1]
         )
         right[: linear.first_own] += (self.information @ difference[:, :, None]).ravel()
-        back = self._bend_prior() * ((self.bend_goal - self.state.planes) * np.array([1.0, 1j])[:, None]).sum(axis=1)
+        back = self._bend_prior() * ((self.bend_goal - self.state.planes) * np.array([1.0, 1j])[:, None]).sum(
+            axis=1
+        )
         right[: linear.first_own] += back.ravel()
         shear = linear.first_own + 2 + self.n_own * np.arange(linear.n_exposures)
         now = self.state.maps[self.layout.free >= 0, 4:6] @ np.array([1.0, 1j]) * self.state.air_unit
@@ -288,6 +303,7 @@ class Rounds:
 
     def _apply(self, change: Complex, linear: Linear) -> None:
         planes = change[: linear.first_own].reshape(linear.n_planes, linear.n_terms)
+        planes = np.where(self._free() | self._told(), planes, 0.0)
         self.state.planes[:, 0] += planes.real
         self.state.planes[:, 1] += planes.imag
         own = change[linear.first_own :].reshape(-1, self.n_own)
@@ -333,8 +349,11 @@ class Rounds:
     def settled(self, ties: Ties, means: Means, limit: int) -> tuple[Ties, Means]:
         """Step until nothing moves, at most `limit` times, with the groups as they are."""
         for k in range(limit):
-            moved = self.step(ties, means, 1e-1 if k == 0 else 1e-2, fresh=k == 0)
+            anew = k == 0 or (self.few and k <= _LEARNING)
+            moved = self.step(ties, means, 1e-1 if k == 0 else 1e-2, fresh=anew)
             means = self.weigh(ties) if k == 0 else self.settle(ties)
+            if anew and k < _LEARNING:
+                self.learn_bend()
             if moved < _SETTLED_ARCSEC:
                 break
         return ties, means

@@ -40,6 +40,8 @@ from spica_calib.science.stars import Floats, Stars
 
 _FIRST_ROUNDS, _LAST_STEPS = 4, 5
 _COARSE_DETECTIONS, _COARSE_PER_UNIT = 2e6, (60, 1000)
+_ALL = 200_000
+"""Detections that are looked at all from the beginning."""
 _BY_CHANCE = 3.0, 2.0
 """Matches with stars must be so many times what chance gives and so many more per exposure, as the WCS come;"""
 _BY_CHANCE_LATER = 10.0, 6.0
@@ -125,6 +127,8 @@ def _credible(rounds: Rounds, ties: Ties, ratio: float, per_exposure: float) -> 
 
 def _coarse_size(layout: Layout) -> int:
     """Detections per unit that the first rounds look at: the brightest find the way as well as all do."""
+    if len(layout.u) <= _ALL:
+        return len(layout.u)
     units = max(len(layout.unit_plane), 1)
     return int(np.clip(_COARSE_DETECTIONS / units, *_COARSE_PER_UNIT))
 
@@ -133,8 +137,9 @@ def _approached(rounds: Rounds, ties: Ties, means: Means) -> tuple[Ties, Means]:
     """Rounds from the WCS that the exposures came with, until what belongs together is clear."""
     for k in range(_FIRST_ROUNDS):
         rounds.count(ties, means)
-        moved = rounds.step(ties, means, 1e-1, fresh=k == 0)
+        moved = rounds.step(ties, means, 1e-1, fresh=k == 0 or rounds.few)
         means = rounds.weigh(ties)
+        rounds.learn_bend()
         narrower = rounds.narrow()
         if k and not narrower and moved < 0.1 * rounds.radius:
             break

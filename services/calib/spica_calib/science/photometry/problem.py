@@ -137,6 +137,11 @@ class ExposureZeroPoint:
     relative_mag: float | None = None
     """Where `mag` is None: on a scale that exposures tied by overlaps share, about `NOMINAL_ZEROPOINT_MAG`."""
 
+    @property
+    def is_linked(self) -> bool:
+        """Whether it hangs on reference stars or on a photometric exposure, by itself or through overlaps."""
+        return self.anchor in ("reference", "header", "overlap")
+
 
 @dataclass(frozen=True, slots=True)
 class Illumination:

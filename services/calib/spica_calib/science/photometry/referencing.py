@@ -75,7 +75,8 @@ def reference_magnitudes(
     tone = blue - red
     tone_error = np.hypot(_error(chosen.colour[0], blue, errors), _error(chosen.colour[1], red, errors))
     colour = to_ab(chosen.colour[0], blue)[0] - to_ab(chosen.colour[1], red)[0]
-    slope = np.full(len(tone), chosen.colour_term)
+    # How the reference less its colour term follows an error of the colour.
+    slope = np.full(len(tone), -chosen.colour_term)
     if chosen.polynomial:
         coefficients = np.array(chosen.polynomial)
         ab = native + polynomial.polyval(tone, coefficients)

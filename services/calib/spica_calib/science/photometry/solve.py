@@ -196,7 +196,7 @@ def _drop_insignificant(plan: _Plan, layout: Layout, ties: Ties, state: State, o
     for number in range(len(layout.contexts)):
         index = np.flatnonzero((context == number) & (plan.counts > 0))
         place = index + layout.n_exposures
-        if plan.was_known[number] or len(index) == 0:
+        if plan.was_known[number]:
             continue
         applied[number] = _significant(solved, place, plan.counts[index], options)
         if not applied[number]:
@@ -212,9 +212,11 @@ def _drop_insignificant(plan: _Plan, layout: Layout, ties: Ties, state: State, o
 def _significant(
     solved: Solved, place: NDArray[np.intp], counts: NDArray[np.int64], options: Options
 ) -> bool:
+    if len(place) < 2:
+        return False
     offset = solved.unknowns[place]
     size = float(np.sqrt(np.average(offset**2, weights=counts)))
-    if len(place) < 2 or size < _WORTH_MAG:
+    if size < _WORTH_MAG:
         return False
     variance = np.maximum(solved.sigma[place] ** 2 + options.systematic_mag**2, 1e-12)
     # Offsets were held back by their prior: what the data alone say is larger, and so is its error.
