@@ -26,7 +26,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT solution_id, header_path FROM solutions
     WHERE image_id = i.image_id AND stack_id IS NULL
-    ORDER BY created_at DESC, solution_id DESC LIMIT 1
+    ORDER BY (superseded_by IS NULL) DESC, created_at DESC, solution_id DESC LIMIT 1
 ) s ON true
 LEFT JOIN LATERAL (
     SELECT n.image_id FROM images n
