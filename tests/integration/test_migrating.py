@@ -17,7 +17,7 @@ from spica_ingest.columns_again import fill_columns
 from spica_ingest.science.columns import VERSION
 from spica_ingest.service import compose
 from spica_ingest.settings import IngestSettings
-from spica_runtime.database import newest_migration, open_pool
+from spica_runtime.database import migrate, newest_migration, open_pool
 from spica_runtime.settings import PlatformSettings
 from spica_runtime.sqlscript import statements
 
@@ -113,7 +113,6 @@ async def test_filling_goes_on_where_it_was_and_may_be_done_by_several(
     old_store: PlatformSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from spica_ingest import columns_again
-    from spica_runtime.database import migrate
 
     monkeypatch.setattr(columns_again, "BATCH", 4)
     await fill_first(old_store.database_url, images=30)
@@ -146,3 +145,31 @@ async def test_a_running_ingest_service_fills_them_by_itself(rig: Rig) -> None:
     )  # fmt: skip
     await rig.start("ingest", IngestSettings(workers=1), compose)
     await rig.until("SELECT queue_run = '10BQ08' AND radius_rad > 0 FROM images")
+
+
+async def test_solutions_of_old_get_versions_and_the_newest_counts(old_store: PlatformSettings) -> None:
+    await fill_first(old_store.database_url)
+    connection = await asyncpg.connect(old_store.database_url)
+    await connection.execute(
+        "INSERT INTO measurements (measurement_id, subject_kind, subject_id, metrics, catalogue_path, weight_path, "
+        "preview_path) VALUES ('m1', 'image', 'full0', '{}', 'c', 'w', 'p')"
+    )
+    for number, (solution, quality) in enumerate(
+        [("a", '{"measurement_id": "m1"}'), ("b", "{}"), ("c", "{}")]
+    ):
+        await connection.execute(
+            "INSERT INTO solutions (solution_id, image_id, header_path, reference_name, reference_sha256, quality, "
+            "created_at) VALUES ($1, 'full0', 'h', 'r', 's', $2, to_timestamp($3))",
+            solution, quality, 1000.0 + number,
+        )  # fmt: skip
+    await connection.close()
+    await asyncio.to_thread(migrate, old_store.database_url)
+    async with open_pool(old_store) as pool:
+        rows = await pool.fetch("SELECT * FROM solutions ORDER BY version")
+    assert [(row["solution_id"], row["superseded_by"]) for row in rows] == [
+        ("a", "b"),
+        ("b", "c"),
+        ("c", None),
+    ]
+    assert [row["measurement_id"] for row in rows] == ["m1", None, None]
+    assert {row["engine"] for row in rows} == {"spica"}
