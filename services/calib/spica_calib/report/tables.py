@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import hypot, isfinite, nan
 
@@ -127,7 +127,7 @@ def _off(row: CcdFigures, axis: int) -> int:
     return 0 if not isfinite(error) or value <= 4.0 * error else 2 if value > 10.0 * error else 1
 
 
-def _placement(rows: Sequence[CcdFigures], add) -> None:  # type: ignore[no-untyped-def]
+def _placement(rows: Sequence[CcdFigures], add: Callable[..., None]) -> None:
     placed = [row.placement for row in rows]
     if not any(placed):
         return
