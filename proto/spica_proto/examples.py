@@ -35,8 +35,11 @@ from spica_proto.stacks import (
     StackDone,
     StackExported,
     StackFailed,
+    StackPartWanted,
     StackPlanned,
+    StackProgress,
     StackRequested,
+    StackStale,
 )
 from spica_proto.subjects import BY_MODEL
 
@@ -286,6 +289,15 @@ JOINTLY_CALIBRATED = StackCalibrated(
     anchors=(IMAGE_ID,),
 )
 
+PART_WANTED = StackPartWanted(stack_id=STACK_ID, name=STACK_NAME, step="tile", number=17, of=74)
+
+STALE = StackStale(
+    stack_id=STACK_ID,
+    name=STACK_NAME,
+    image_id=IMAGE_ID,
+    why="solved anew: with what its run taught since",
+)
+
 COADDED = StackCoadded(
     stack_id=STACK_ID,
     name=STACK_NAME,
@@ -403,6 +415,8 @@ FETCHING = ImageProgress(
     per_second=21_400_000.0,
 )
 
+STACKING = StackProgress(stack_id=STACK_ID, name=STACK_NAME, step="tile", done=18, total=74, per_second=0.42)
+
 EXAMPLES: dict[str, Message] = {
     BY_MODEL[type(message)].name: message
     for message in (
@@ -422,11 +436,14 @@ EXAMPLES: dict[str, Message] = {
         REQUESTED,
         PLANNED,
         JOINTLY_CALIBRATED,
+        PART_WANTED,
         COADDED,
+        STALE,
         DONE,
         EXPORTED,
         NOT_STACKED,
         FETCHING,
+        STACKING,
     )
 }
 """Subject name to its example."""

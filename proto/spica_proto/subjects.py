@@ -26,8 +26,11 @@ from spica_proto.stacks import (
     StackDone,
     StackExported,
     StackFailed,
+    StackPartWanted,
     StackPlanned,
+    StackProgress,
     StackRequested,
+    StackStale,
 )
 
 At = Literal["anywhere", "reader", "image", "stack", "placement"]
@@ -76,8 +79,8 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("image.wanted", ImageWanted, ("ingest",), ("ingest",)),
     Subject("image.verified", ImageVerified, ("ingest",), ("quality",), public=True, at="image"),
     Subject("image.rejected", ImageRejected, ("ingest",), ()),
-    Subject("image.graded", ImageGraded, ("quality", "console"), ("calib",), public=True, at="image"),
-    Subject("image.calibrated", ImageCalibrated, ("calib",), ()),
+    Subject("image.graded", ImageGraded, ("quality", "console"), ("calib", "stack"), public=True, at="image"),
+    Subject("image.calibrated", ImageCalibrated, ("calib",), ("stack",)),
     Subject("image.calibration_requested", ImageCalibrationRequested, ("console",), ("calib",), at="image"),
     Subject("image.failed", ImageFailed, (ANY_STAGE,), ()),
     Subject("auxiliary.wanted", AuxiliaryWanted, ("ingest",), ("ingest",)),
@@ -95,11 +98,14 @@ SUBJECTS: tuple[Subject, ...] = (
     ),
     Subject("stack.planned", StackPlanned, ("stack",), ("calib",), at="stack"),
     Subject("stack.calibrated", StackCalibrated, ("calib",), ("stack",), at="stack"),
+    Subject("stack.part_wanted", StackPartWanted, ("stack",), ("stack",), at="stack"),
+    Subject("stack.stale", StackStale, ("stack",), ()),
     Subject("stack.coadded", StackCoadded, ("stack",), ("quality",), at="stack"),
     Subject("stack.done", StackDone, ("quality",), ("export",), public=True, at="stack"),
     Subject("stack.exported", StackExported, ("export",), ()),
     Subject("stack.failed", StackFailed, (ANY_STAGE,), ("stack",)),
     Subject("progress.image", ImageProgress, (ANY_STAGE,), (), kept=False),
+    Subject("progress.stack", StackProgress, ("stack",), (), kept=False),
 )
 
 BY_NAME: dict[str, Subject] = {subject.name: subject for subject in SUBJECTS}

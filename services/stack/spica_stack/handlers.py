@@ -7,7 +7,15 @@ from datetime import UTC
 from pathlib import Path
 from typing import cast
 
-from spica_proto.stacks import StackCalibrated, StackCoadded, StackFailed, StackPlanned, StackRequested
+from spica_proto.images import ImageCalibrated, ImageGraded
+from spica_proto.stacks import (
+    StackCalibrated,
+    StackCoadded,
+    StackFailed,
+    StackPartWanted,
+    StackPlanned,
+    StackRequested,
+)
 from spica_runtime.handling import Delivery, Outcome, Transaction
 from spica_runtime.nodes import assign_stack
 from spica_runtime.service import Platform
@@ -121,6 +129,22 @@ class Handlers:
             await set_failed(transaction.connection, stack_id, failure)
 
         return Outcome(save=save, about=stack_id, summary=f"failed in {message.stage}: {message.code}")
+
+    # ---- image.calibrated, image.graded ----
+
+    async def calibrated_image(self, message: ImageCalibrated, delivery: Delivery) -> Outcome:
+        """A new solution of an image."""
+        return Outcome(about=message.image_id, summary="no standing survey")
+
+    async def graded_image(self, message: ImageGraded, delivery: Delivery) -> Outcome:
+        """A new grade of an image."""
+        return Outcome(about=message.image_id, summary="no standing survey")
+
+    # ---- stack.part_wanted ----
+
+    async def part(self, message: StackPartWanted, delivery: Delivery) -> Outcome:
+        """Do one unit of the work on a stack."""
+        raise unknown_stack(message.stack_id)
 
     def _order(
         self,

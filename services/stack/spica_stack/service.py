@@ -30,6 +30,9 @@ def compose(platform: Platform[StackSettings]) -> Service:
             "stack.requested": handlers.requested,
             "stack.calibrated": handlers.calibrated,
             "stack.failed": handlers.failed,
+            "stack.part_wanted": handlers.part,
+            "image.calibrated": handlers.calibrated_image,
+            "image.graded": handlers.graded_image,
         },
         background=(sweep,),
     )
