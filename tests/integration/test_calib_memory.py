@@ -18,6 +18,7 @@ from spica_calib.science.astrometry.problem import InstrumentModel
 from spica_calib.science.lessons import difference_mas
 from spica_calib.service import compose
 from spica_calib.settings import CalibSettings
+from spica_console.calibrating import Images, improvements
 from spica_proto.images import ImageCalibrated, ImageCalibrationRequested, ImageGraded
 from spica_proto.stacks import StackCalibrated
 from spica_runtime.handling import Delivery, Outcome, Transaction
@@ -237,6 +238,27 @@ async def test_a_worker_that_is_killed_loses_nothing(rig: Rig, sky: Sky) -> None
     assert await rig.pool.fetchval("SELECT count(*) FROM dead_letters") == 0
     assert await rig.pool.fetchval("SELECT array_agg(solution_id) FROM solutions") == [event.solution_id]
     assert len(await models(rig)) == 1
+
+
+async def test_what_is_unfit_teaches_nothing_and_is_solved_again_only_when_named(rig: Rig, sky: Sky) -> None:
+    handlers = await prepared(rig, sky.settings())
+    images = [await sky.image(f"{100 + k}p", dither=0.002 * k) for k in range(3)]
+    for message in images[:2]:
+        await commit(rig, await handlers.image_graded(message, DELIVERY))
+    for message in (images[0], images[2]):
+        await rig.pool.execute(
+            "INSERT INTO grades (grade_id, subject_kind, subject_id, grade, graded_by) "
+            "VALUES ($1, 'image', $1, 'D', 'person:ann')",
+            message.image_id,
+        )
+    found = await improvements(rig.pool, Images(context=CONTEXT), 0.0)
+    assert found == [], "101p knows the newest, and 100p is unfit"
+    (named,) = await improvements(rig.pool, Images(image_ids=(images[0].image_id,)), 0.0)
+    assert named.image_id == images[0].image_id
+    wish = ImageCalibrationRequested(image_id=images[2].image_id, name="102p", reason="to see why")
+    (event,) = (await commit(rig, await handlers.calibration_requested(wish, DELIVERY))).events
+    assert isinstance(event, ImageCalibrated) and event.model_version == 2
+    assert len(await models(rig)) == 2, "102p is solved, and taught nothing"
 
 
 async def test_a_late_word_of_an_older_measurement_changes_nothing(rig: Rig, sky: Sky) -> None:

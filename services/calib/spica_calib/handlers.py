@@ -179,7 +179,9 @@ class Handlers:
             version = await store.add_version(connection, new, why)
             if version is None:
                 return
-            if result.model is not None and self._settings.memory:
+            # What is not fit for use may be solved for who asks, but teaches nothing.
+            teaches = self._settings.memory and not await store.is_unfit(connection, new.image_id)
+            if result.model is not None and teaches:
                 lesson = memory.Lesson(result.model, result.illumination)
                 await memory.keep(transaction, lesson, work.model_version, new.solution_id, new.image_id)
             transaction.emit(telling.image_calibrated(work, result, new, version, page))

@@ -5,6 +5,12 @@ SELECT image_id, name, profile, filter, exposure_time_s, mjd_obs, airmass, ra_de
        header_colour_term, sky_absorption_mag, is_photometric, corners, centre_x, centre_y, centre_z, radius_rad
 FROM images WHERE image_id = :image_id;
 
+-- name: grade(image_id)$
+-- The grade that counts: a person's over any policy's, then the latest; null: none.
+SELECT grade FROM grades
+WHERE subject_kind = 'image' AND subject_id = :image_id
+ORDER BY (graded_by LIKE 'person:%') DESC, created_at DESC, grade_id DESC LIMIT 1;
+
 -- name: ccds(image_id)
 -- CCDs of an image in the order of its HDUs.
 SELECT name, naxis1, naxis2 FROM ccds WHERE image_id = :image_id ORDER BY hdu;

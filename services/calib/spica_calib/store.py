@@ -140,6 +140,12 @@ async def image(pool: Pool, image_id: str) -> ImageRecord:
     return ImageRecord(_facts(row), row["wcs"] == "full", tuple(ccds), place, row["corners"], row["batch"])
 
 
+async def is_unfit(connection: Connection, image_id: str) -> bool:
+    """Whether an image is graded D, not to be used."""
+    grade: str | None = await queries.grade(connection, image_id=image_id)
+    return grade == "D"
+
+
 async def measurement(pool: Pool, image_id: str, measurement_id: str | None = None) -> Measured:
     """One measurement of an image, by default its latest. Raises `CalibrationFailed` (`not_measured`)."""
     row: Record | None = await queries.measurement(pool, image_id=image_id, measurement_id=measurement_id)

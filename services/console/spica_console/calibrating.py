@@ -230,12 +230,17 @@ class Improvement:
 
 
 async def improvements(pool: Pool, which: Images, least_mas: float) -> list[Improvement]:
-    """Images whose context's newest model is at least so far from what their solutions know, the furthest first."""
+    """Images whose context's newest model is at least so far from what their solutions know, the furthest first.
+
+    Those of grade D only where they are named: nobody stacks them.
+    """
     newest = {row["context"]: row["version"] for row in await contexts(pool)}
     rows = [
         row
         for row in await current(pool, which)
-        if row["engine"] == "spica" and newest.get(row["context"], 0) > _knows(row)
+        if row["engine"] == "spica"
+        and newest.get(row["context"], 0) > _knows(row)
+        and (row["grade"] != "D" or which.image_ids is not None)
     ]
     wanted = {(row["context"], version) for row in rows for version in (_knows(row), newest[row["context"]])}
     models = await _models(pool, sorted(wanted))

@@ -4,10 +4,15 @@
 -- The solution that counts of each image, newest first, and what it taught its context.
 SELECT i.image_id, i.name, i.run, i.filter, i.batch, s.solution_id, s.version, s.engine, s.context, s.model_version,
        cardinality(s.context_solutions) AS n_context, s.reference_name, s.zeropoint_mag, s.limiting_mag, s.quality,
-       s.created_at, t.version AS taught_version
+       s.created_at, t.version AS taught_version, g.grade
 FROM solutions AS s
 JOIN images AS i USING (image_id)
 LEFT JOIN instrument_models AS t ON t.solution_id = s.solution_id
+LEFT JOIN LATERAL (
+    SELECT grade FROM grades
+    WHERE subject_kind = 'image' AND subject_id = i.image_id
+    ORDER BY (graded_by LIKE 'person:%') DESC, created_at DESC, grade_id DESC LIMIT 1
+) AS g ON true
 WHERE s.stack_id IS NULL AND s.superseded_by IS NULL AND i.superseded_by IS NULL
   AND (:context::text IS NULL OR s.context = :context)
   AND (:run::text IS NULL OR i.run = :run)
