@@ -13,7 +13,7 @@ from pydantic import Field
 from spica_proto.base import Grade, Message, Part, Pointing, Product, Reason
 from spica_proto.images import Engine, Metrics, Reference, Verdict
 from spica_proto.units import (
-    Adu,
+    AduPerSecond,
     AngleDeg,
     Arcsec,
     Bytes,
@@ -92,7 +92,7 @@ class Rules(Part):
     exposure_time_max_s: Seconds | None = None
     airmass_max: float | None = None
     sky_absorption_max_mag: Mag | None = Field(None, description="By clouds, as SkyProbe saw it.")
-    background_max_adu_per_s: Adu | None = Field(None, description="Sky level per pixel and second.")
+    background_max_adu_per_s: AduPerSecond | None = Field(None, description="Sky level per pixel and second.")
     limiting_mag_min: Mag | None = Field(None, description="Depth (AB, 5 sigma, point source).")
     photometric: bool | None = Field(None, description="Whether the night is marked as photometric.")
     mjd_min: MjdDay | None = None

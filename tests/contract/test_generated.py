@@ -86,6 +86,7 @@ def quantities(node: Any) -> dict[str, Any]:
 
 def test_every_quantity_carries_the_unit_that_its_name_says() -> None:
     units = {
+        "_adu_per_s": "adu/s",
         "_deg": "deg", "_arcsec": "arcsec", "_mas": "mas", "_px": "pixel", "_mag": "mag",
         "_adu": "adu", "_bytes": "byte", "_year": "yr", "_s": "s",
     }  # fmt: skip

@@ -34,6 +34,9 @@ async def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path, h
             "SPICA_QUALITY_WORKERS": "1",
             "SPICA_CALIB_WORKERS": "1",
             "SPICA_INGEST_WORKERS": "1",
+            # The stack in many parts, not in one.
+            "SPICA_STACK_WHOLE_BELOW_MEGASAMPLES": "0",
+            "SPICA_STACK_TILE_MEGASAMPLES": "1",
         },
     )
     await platform.start()
@@ -46,4 +49,5 @@ async def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path, h
     show(report)
     assert report.faults == []
     assert report.in_flow >= KILLS
+    assert report.counts["parts of the stack"] > IMAGES + 2, "members, several tiles, and the files"
     assert set(report.kills) == set(VICTIMS), "every part must have been killed at least once"

@@ -387,3 +387,38 @@ async def test_events_that_are_lost_on_the_way_are_read_again(
         heard = [event.data["uri"] async for event in tailing.events(rig.bus, start=whole, follow=False)]
     assert heard == ["/1", "/2", "/3"]
     assert lost
+
+
+async def test_show_sums_up_the_many_parts_of_a_stack(stages: Rig, home: Path, tmp_path: Path) -> None:
+    """Three hundred members: a line for each step, and what made the files, not a row for every part."""
+    await fill(stages, tmp_path / "in", "good1", "good2", stack="D1")
+    before = (await run(stages, home, "show", "D1", "--json")).json["stack"]
+    await stages.pool.execute(
+        "INSERT INTO stack_parts (stack_id, step, number, done_at, host, elapsed_s) "
+        "SELECT $1, 'prepare', n, now(), 'host' || n % 5, 0.5 FROM generate_series(0, 299) n",
+        before["stack_id"],
+    )
+    await stages.pool.execute(
+        "INSERT INTO stack_parts (stack_id, step, number) VALUES ($1, 'tile', 0)", before["stack_id"]
+    )
+    await stages.pool.execute(
+        "INSERT INTO activities (activity_id, service, name, version, configuration, subject, about, started_at, "
+        "ended_at, host, outcome) SELECT 'part ' || n, 'stack', 'part', '1', '{}', 'stack.part_wanted', $1, now(), now(), "
+        "'h', 'prepare ' || n FROM generate_series(0, 299) n",
+        before["stack_id"],
+    )  # fmt: skip
+    after = (await run(stages, home, "show", "D1", "--json")).json["stack"]
+    assert after["activities"] == before["activities"]
+    prepare, tile = after["parts"]
+    assert (prepare["step"], prepare["parts"], prepare["done"], prepare["work_s"]) == (
+        "prepare",
+        300,
+        300,
+        150.0,
+    )
+    assert (tile["step"], tile["parts"], tile["done"], tile["hosts"]) == ("tile", 1, 0, None)
+    shown = await run(stages, home, "show", "D1")
+    assert "preparing members: 300 of 300 done in 2 min 30 s (the longest 0 s) on host0" in " ".join(
+        shown.out.split()
+    )
+    assert "making tiles: 0 of 1 done" in shown.out

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import shutil
 from pathlib import Path
 
@@ -11,10 +9,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from spica_proto.base import Product
-from spica_proto.images import Reference
 from spica_proto.stacks import (
     Selection,
-    StackCalibrated,
     StackCoadded,
     StackFailed,
     StackPlanned,
@@ -26,6 +22,7 @@ from spica_stack.settings import StackSettings
 
 from tests.support.rig import Rig
 from tests.support.seeding import seed_grade, seed_image, seed_solution
+from tests.support.stackprocess import calibrate, copied, solved
 from tests.unit.stack.field import Exposure, write_exposure
 from tests.unit.stack.sky import scattered_stars
 
@@ -37,7 +34,6 @@ SETTINGS = StackSettings(
     background_mesh_px=48,
     shutdown_grace_s=5,
 )
-REFERENCE = Reference(name="truth", sha256="0" * 64, epoch_year=2016.0)
 
 
 @pytest.fixture(scope="module")
@@ -51,33 +47,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Exposu
 
 @pytest.fixture
 def exposures(rig: Rig, written: tuple[Path, list[Exposure]]) -> list[Exposure]:
-    root, found = written
-    shutil.copytree(root / "images", rig.data.root / "images")
-    return [_moved(exposure, root, rig.data.root) for exposure in found]
-
-
-def _moved(exposure: Exposure, old: Path, new: Path) -> Exposure:
-    from dataclasses import replace
-
-    places = {
-        name: new / getattr(exposure.files, name).relative_to(old) for name in ("image", "weight", "head")
-    }
-    return replace(exposure, files=replace(exposure.files, **places))
-
-
-async def calibrate(rig: Rig, planned: StackPlanned, exposures: dict[str, Exposure]) -> None:
-    """Do calib's part: joint solutions in the store, and the event."""
-    for image_id in planned.image_ids:
-        await seed_solution(rig, exposures[image_id], image_id, planned.stack_id)
-    await rig.publish(
-        StackCalibrated(
-            stack_id=planned.stack_id,
-            name=planned.name,
-            reference=REFERENCE,
-            n_members=len(planned.image_ids),
-            n_internal_matches=100,
-        )
-    )
+    return copied(rig, written)
 
 
 async def test_from_a_request_to_pixels(rig: Rig, exposures: list[Exposure]) -> None:
@@ -114,14 +84,14 @@ async def test_from_a_request_to_pixels(rig: Rig, exposures: list[Exposure]) -> 
     assert row["state"] == "coadded" and row["result"]["coadd"]["n_exposures"] == 3
     used = await rig.pool.fetch(
         "SELECT p.path FROM used JOIN products p USING (product_id) JOIN activities a USING (activity_id) "
-        "WHERE a.about = $1 AND a.subject = 'stack.calibrated'",
+        "WHERE a.about = $1 AND a.subject = 'stack.part_wanted'",
         planned.stack_id,
     )
     assert {exposure.files.image.name for exposure in images.values()} <= {Path(r["path"]).name for r in used}
     made = await rig.pool.fetchval(
         "SELECT count(*) FROM was_generated_by JOIN activities USING (activity_id) WHERE service = 'stack'"
     )
-    assert made == 3
+    assert made == 4  # image, weight, exposures, rejected
 
 
 async def test_the_same_request_is_one_stack_however_often_it_comes(
@@ -207,9 +177,7 @@ async def test_a_member_without_joint_solution_is_left_out_and_a_broken_file_fai
     (planned,) = await rig.wait_for(StackPlanned)
     for image_id in planned.image_ids[:2]:
         await seed_solution(rig, images[image_id], image_id, planned.stack_id)
-    done = StackCalibrated(
-        stack_id=planned.stack_id, name=planned.name, reference=REFERENCE, n_members=2, n_internal_matches=9
-    )
+    done = solved(planned, n_members=2)
     await rig.publish(done)
     (coadded,) = await rig.wait_for(StackCoadded)
     assert coadded.n_exposures == 2
@@ -244,26 +212,6 @@ async def test_the_same_request_gives_the_same_bytes_elsewhere(rig: Rig, exposur
     (first,) = await rig.wait_for(StackCoadded)
     products: dict[str, Product] = {"image": first.image, "weight": first.weight}
     shutil.rmtree(rig.data.path(f"stacks/{planned.stack_id}"))
-    await rig.publish(
-        StackCalibrated(
-            stack_id=planned.stack_id,
-            name=planned.name,
-            reference=REFERENCE,
-            n_members=2,
-            n_internal_matches=1,
-        )
-    )
+    await rig.publish(solved(planned))
     again = (await rig.wait_for(StackCoadded, count=2))[1]
     assert {"image": again.image, "weight": again.weight} == products
-
-
-async def test_scratch_files_that_a_killed_worker_left_are_removed_at_the_start(rig: Rig) -> None:
-    left = rig.data.root / "stacks" / "s1" / ".scratch-killed"
-    left.mkdir(parents=True)
-    os.utime(left, (1e9, 1e9))
-    await rig.start("stack", SETTINGS, compose)
-    for _ in range(100):
-        if not left.exists():
-            break
-        await asyncio.sleep(0.05)
-    assert not left.exists()

@@ -13,12 +13,11 @@ from spica_ingest.service import compose
 from spica_ingest.settings import IngestSettings
 from spica_ingest.versions import archive_uri
 from spica_proto.images import ImageArrived, ImageVerified
-from spica_proto.stacks import Selection
+from spica_proto.stacks import Selection, StackRequested
 from spica_runtime.pg import Pool
 from spica_runtime.storage import sha256_of
-from spica_stack.planning import rules_of
-from spica_stack.science.selection import select
-from spica_stack.store import Store
+from spica_stack.choosing import judge_images
+from spica_stack.settings import StackSettings
 
 from tests.support.cadc import CadcStandIn
 from tests.support.command import spica
@@ -156,9 +155,8 @@ async def test_stacks_leave_out_what_is_superseded_and_say_by_what(rig: Rig) -> 
             "VALUES ($1, $1, 'h', 'r', 's', '{}')", image_id
         )  # fmt: skip
     for images in ((), ("744331p",), (old, new)):
-        rules = rules_of(Selection(images=images))
-        candidates = [found.candidate for found in await Store(rig.pool).candidates(rules)]
-        verdicts = {verdict.candidate.image_id: verdict for verdict in select(rules, candidates)}
+        wanted = StackRequested(selection=Selection(images=images))
+        verdicts = await judge_images(rig.pool, wanted, StackSettings(), [old, new])
         assert verdicts[new].selected
         assert not verdicts[old].selected
         assert (verdicts[old].rule, verdicts[old].found) == ("superseded", f"superseded by {new}")

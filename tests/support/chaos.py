@@ -149,11 +149,14 @@ async def examine(platform: Supervisor, pool: Pool, images: int, report: Report)
         report.counts[name] = found
         if found != wanted:
             report.faults.append(f"{name}: {found} instead of {wanted}")
+    parts = await pool.fetchval("SELECT count(*) FROM stack_parts WHERE done_at IS NOT NULL")
+    report.counts["parts of the stack"] = parts
     for service, stages in (
         ("ingest", images),
         ("quality", images + 1),
         ("calib", images + 1),
-        ("stack", 2),
+        # A request, a joint solution, what is made of it, and each image's grade and solution (for standing surveys).
+        ("stack", 2 + parts + 2 * images),
         ("export", 1),
     ):
         handled = await pool.fetchval("SELECT count(*) FROM inbox WHERE service = $1", service)
@@ -162,14 +165,14 @@ async def examine(platform: Supervisor, pool: Pool, images: int, report: Report)
             report.faults.append(
                 f"{service}: handled {handled} events in {acted} activities instead of {stages}"
             )
-    await _examine_events(platform, images, report)
+    await _examine_events(platform, images, parts, report)
     for row in await pool.fetch("SELECT path, sha256, size_bytes FROM products"):
         path = platform.settings.data / row["path"]
         if not path.exists() or path.stat().st_size != row["size_bytes"] or sha256_of(path) != row["sha256"]:
             report.faults.append(f"product {row['path']} is not the file that the store names")
 
 
-async def _examine_events(platform: Supervisor, images: int, report: Report) -> None:
+async def _examine_events(platform: Supervisor, images: int, parts: int, report: Report) -> None:
     """The stream holds every event; one that was published twice carries one id."""
     ids: dict[str, set[str]] = {}
     async with connect_bus(platform.settings, name="chaos") as bus:
@@ -182,6 +185,8 @@ async def _examine_events(platform: Supervisor, images: int, report: Report) -> 
             what = (
                 about.get("image_id") or about.get("stack_id") or about.get("uri") or about.get("request_id")
             )
+            if message.subject == "stack.part_wanted":
+                what = f"{what}/{about['step']}/{about['number']}"
             ids.setdefault(f"{message.subject} {what}", set()).add(identity)
         await subscription.unsubscribe()
     by_subject = Counter(key.split(" ")[0] for key in ids)
@@ -198,6 +203,7 @@ async def _examine_events(platform: Supervisor, images: int, report: Report) -> 
             ),
             1,
         ),
+        "stack.part_wanted": parts,
     }
     if by_subject != Counter(wanted):
         report.faults.append(f"events: {dict(by_subject)} instead of {wanted}")

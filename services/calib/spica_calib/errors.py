@@ -9,6 +9,7 @@ NotRetriable   bad_catalogue, bad_wcs, bad_header, bad_exposure_time, unknown_pr
 NotRetriable   scamp_failed: what SCAMP said last
 NotRetriable   reference_area: no part of the catalogue is ever enough
 NotRetriable   unsafe_name: the name would lead to another folder
+NotRetriable   no_flux_scale: a stack wants its members as they are, and one has no zero point
 NotRetriable   unknown_image, not_measured, unknown_stack, no_solution, no_members: the store
                does not know what the message names
 =============  ===============================================================================

@@ -15,7 +15,7 @@ from spica_proto.stacks import StackPlanned
 from spica_runtime.handling import Delivery, Outcome, Transaction
 from spica_runtime.service import Platform
 
-from spica_calib import context, memory, store, telling
+from spica_calib import context, memory, ownwork, store, telling
 from spica_calib.cones import cone_of_stack, cones_of_image
 from spica_calib.heads import solution_path
 from spica_calib.jobs import Engine, ImageJob, JointJob, Limits, MemberJob, calibrate_image, calibrate_stack
@@ -218,6 +218,8 @@ class Handlers:
         state, wanted = await store.stack_state(self._pool, message.stack_id)
         if state not in ("planned", "failed"):  # failed here, and sent again
             return Outcome(about=message.stack_id, summary=f"stack is {state} already")
+        if message.solutions == "own":
+            return await self._own(message)
         engine = cast(Engine, wanted or self._settings.engine)
         members = await store.members(self._pool, message.stack_id)
         sky = await self._sky_of_stack(members)
@@ -293,6 +295,27 @@ class Handlers:
             },
             summary=f"{len(job.members)} members solved together by {result.n_internal_matches} common sources",
             log=result.notes,
+        )
+
+    async def _own(self, message: StackPlanned) -> Outcome:
+        """Take the members with the solutions that they have."""
+        stack_id = message.stack_id
+        members = await store.own_members(self._pool, stack_id)
+        ownwork.check(stack_id, members)
+        entries, event = ownwork.entries(stack_id, members), ownwork.calibrated(message, members)
+        headers = await store.products_at(self._pool, [member.header_path or "" for member in members])
+
+        async def save(transaction: Transaction) -> None:
+            if await store.mark_calibrated(transaction.connection, stack_id):
+                await store.enter_own(transaction.connection, stack_id, entries)
+                transaction.emit(event)
+
+        return Outcome(
+            save=save,
+            about=stack_id,
+            used=headers,
+            configuration={"solutions": "own"},
+            summary=f"{len(members)} members with the solutions that they have",
         )
 
     async def _models(

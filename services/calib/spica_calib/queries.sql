@@ -145,6 +145,28 @@ LEFT JOIN measurements m ON m.measurement_id = COALESCE(s.measurement_id, s.qual
 WHERE sm.stack_id = :stack_id AND sm.selected
 ORDER BY sm.ordinal, i.image_id;
 
+-- name: own_members(stack_id)
+-- Selected members of a stack in order, each with the solution of its own that it was planned with.
+SELECT i.image_id, i.name, s.solution_id, s.header_path, s.reference_name, s.reference_sha256, s.zeropoint_mag,
+       s.flux_scale, s.quality, s.engine, s.context
+FROM stack_members sm
+JOIN images i USING (image_id)
+LEFT JOIN solutions s ON s.solution_id = sm.solution_id
+WHERE sm.stack_id = :stack_id AND sm.selected
+ORDER BY sm.ordinal, i.image_id;
+
+-- name: enter_own(stack_id, own_ids, new_ids)!
+-- Own solutions are those of a stack, too, as they are: the same header, the same numbers, and from which they come.
+INSERT INTO solutions (solution_id, image_id, stack_id, header_path, reference_name, reference_sha256, zeropoint_mag,
+                       flux_scale, limiting_mag, quality, engine, measurement_id, context, model_version,
+                       context_solutions, corners, centre_x, centre_y, centre_z, radius_rad)
+SELECT n.new_id, s.image_id, :stack_id, s.header_path, s.reference_name, s.reference_sha256, s.zeropoint_mag,
+       s.flux_scale, s.limiting_mag, s.quality || jsonb_build_object('joint', false, 'own_solution', s.solution_id),
+       s.engine, s.measurement_id, s.context, s.model_version,
+       s.context_solutions, s.corners, s.centre_x, s.centre_y, s.centre_z, s.radius_rad
+FROM unnest(:own_ids::text[], :new_ids::text[]) AS n(own_id, new_id) JOIN solutions AS s ON s.solution_id = n.own_id
+ON CONFLICT (solution_id) DO NOTHING;
+
 -- name: mark_calibrated(stack_id)$
 -- Take a planned stack one step further (or one that failed here and is tried again); gives its id back only when this step was new.
 UPDATE stacks SET state = 'calibrated', result = result - 'failure', updated_at = now()

@@ -13,6 +13,7 @@ from spica_proto.envelope import derived_id
 from spica_runtime.pg import Connection, Pool, Record
 
 from spica_calib.errors import CalibrationFailed
+from spica_calib.ownwork import OwnMember
 from spica_calib.records import Facts, Measured, Place, SolvedRecord
 from spica_calib.reference.area import ReferenceArea
 
@@ -372,6 +373,18 @@ async def stack_state(pool: Pool, stack_id: str) -> tuple[str, str | None]:
     if row is None:
         raise CalibrationFailed("unknown_stack", f"The store knows no stack {stack_id!r}.")
     return row["state"], row["engine"]
+
+
+async def own_members(pool: Pool, stack_id: str) -> list[OwnMember]:
+    """Selected members of a stack, in order, each with the solution of its own that it was planned with."""
+    return [OwnMember(**row) async for row in queries.own_members(pool, stack_id=stack_id)]
+
+
+async def enter_own(connection: Connection, stack_id: str, entries: Mapping[str, str]) -> None:
+    """Enter own solutions as those of a stack: by the own ones, the ids of the new entries."""
+    await queries.enter_own(
+        connection, stack_id=stack_id, own_ids=list(entries), new_ids=list(entries.values())
+    )
 
 
 async def mark_calibrated(connection: Connection, stack_id: str) -> bool:

@@ -18,12 +18,16 @@ from spica_console.commands import (
     migrate,
     night,
     nodes,
+    pixel,
     policy,
+    selection,
     settings,
     show,
     stack,
     status,
     submit,
+    survey,
+    tag,
     tail,
     verify,
     warm,
@@ -52,6 +56,9 @@ app.add_typer(watch.app, name="watch", rich_help_panel=_WORK)
 app.command("verify", rich_help_panel=_WORK, epilog=exits.EPILOG)(verify.verify)
 app.command("measure", rich_help_panel=_WORK, epilog=exits.EPILOG)(measure.measure)
 app.add_typer(stack.app, name="stack", rich_help_panel=_WORK)
+app.add_typer(survey.app, name="survey", rich_help_panel=_WORK)
+app.add_typer(selection.app, name="selection", rich_help_panel=_WORK)
+app.add_typer(tag.app, name="tag", rich_help_panel=_WORK)
 app.command("grade", rich_help_panel=_WORK, epilog=exits.EPILOG)(grade.grade)
 app.add_typer(policy.app, name="policy", rich_help_panel=_WORK)
 app.add_typer(calib.app, name="calib", rich_help_panel=_WORK)
@@ -60,6 +67,12 @@ app.command("nodes", rich_help_panel=_LOOK, epilog=exits.EPILOG)(nodes.nodes)
 app.command("tail", rich_help_panel=_LOOK, epilog=exits.EPILOG)(tail.tail)
 app.command("status", rich_help_panel=_LOOK, epilog=exits.EPILOG)(status.status)
 app.command("images", rich_help_panel=_LOOK, epilog=exits.EPILOG)(images.images)
+app.command(
+    "pixel",
+    rich_help_panel=_LOOK,
+    epilog=exits.EPILOG,
+    context_settings={"ignore_unknown_options": True},  # -52:30:00 is a place
+)(pixel.pixel)
 app.command("show", rich_help_panel=_LOOK, epilog=exits.EPILOG)(show.show)
 app.command("lineage", rich_help_panel=_LOOK, epilog=exits.EPILOG)(lineage.lineage)
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=_KEEP)

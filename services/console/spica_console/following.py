@@ -24,6 +24,9 @@ from spica_console.tailing import Event, Start, events
 IMAGE_ENDS = ("calibrated", "rejected", "failed")
 STACK_ENDS = ("exported", "failed")
 
+# What is said of a stack long after, when something else changed.
+_SAID_LATER = ("stack.stale",)
+
 # Without news for this long, the store is asked whether anything is still to come.
 _QUIET_S = 1.0
 
@@ -44,6 +47,8 @@ class Tracked:
     """Subject and id of the newest event."""
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Subject to the newest body heard."""
+    parts: set[str] = field(default_factory=set)
+    """Ids of the events that asked for parts of the stack, while it is made of them."""
     settled: bool = False
     """The last event was handled by all who react to it, and nothing followed."""
 
@@ -107,8 +112,11 @@ class Progress:
     def hear(self, event: Event) -> Tracked | None:
         """Take an event in. Returns whose it was, or None if nobody's."""
         tracked = self._whose(event)
-        if tracked is None:
+        if tracked is None or event.subject in _SAID_LATER:
             return None
+        if event.subject == "stack.part_wanted":
+            return _making(tracked, event)
+        tracked.parts.clear()
         self.recent = [*self.recent[-49:], event]
         tracked.said[event.subject] = event.data
         tracked.last_event = (event.subject, event.id)
@@ -140,6 +148,16 @@ class Progress:
             )
         request_id = data.get("request_id") or (event.id if event.subject == "stack.requested" else None)
         return _first(self.stacks, ("id", data.get("stack_id")), ("request_id", request_id))
+
+
+def _making(tracked: Tracked, event: Event) -> Tracked:
+    """One of many events that say nothing but that the stack is being made."""
+    if tracked.state == "calibrated":
+        tracked.state = "making"
+    tracked.id = event.data.get("stack_id") or tracked.id
+    tracked.parts.add(event.id)
+    tracked.last_event, tracked.settled = (event.subject, event.id), False
+    return tracked
 
 
 def _first(candidates: Iterable[Tracked], *keys: tuple[str, Any]) -> Tracked | None:
@@ -221,7 +239,10 @@ async def _settle(store: Store, progress: Progress, quiet_before: set[int]) -> s
     Returns the ids (of objects) that were found so at this look.
     """
     open_ones = [tracked for tracked in progress.all if not tracked.ended and tracked.last_event]
-    handled = await store.handled({tracked.last_event[1] for tracked in open_ones if tracked.last_event})
+    asked = {event_id for tracked in open_ones for event_id in tracked.parts}
+    handled = await store.handled(
+        {tracked.last_event[1] for tracked in open_ones if tracked.last_event} | asked
+    )
     counts = await store.counts()
     if counts["outbox_unsent"]:
         return set()
@@ -230,7 +251,8 @@ async def _settle(store: Store, progress: Progress, quiet_before: set[int]) -> s
         assert tracked.last_event is not None
         subject, event_id = tracked.last_event
         receivers = BY_NAME[subject].receivers if subject in BY_NAME else ()
-        if receivers and all((service, event_id) in handled for service in receivers):
+        tracked.parts -= {part for part in tracked.parts if ("stack", part) in handled}
+        if receivers and not tracked.parts and all((service, event_id) in handled for service in receivers):
             quiet.add(id(tracked))
             tracked.settled = id(tracked) in quiet_before
     return quiet

@@ -189,8 +189,23 @@ WHERE a.about = :about
 ORDER BY p.path;
 
 -- name: activities_about(about)
+-- Without the single parts that a stack was made in, of which there may be thousands (see `parts_of_stack`); the one that
+-- made its files is there.
 SELECT activity_id, service, name, version, subject, started_at, ended_at, host, outcome, log
-FROM activities WHERE about = :about ORDER BY started_at;
+FROM activities AS a
+WHERE about = :about
+  AND (subject IS DISTINCT FROM 'stack.part_wanted'
+       OR EXISTS (SELECT 1 FROM was_generated_by AS g WHERE g.activity_id = a.activity_id))
+ORDER BY started_at;
+
+-- name: parts_of_stack(stack_id)
+-- How a stack was (or is being) made: of each step how many parts there are, how many are done, by whom, and how long
+-- all of them took together.
+SELECT step, count(*) AS parts, count(done_at) AS done,
+       array_agg(DISTINCT host ORDER BY host) FILTER (WHERE host IS NOT NULL) AS hosts,
+       sum(elapsed_s) AS work_s, max(elapsed_s) AS longest_s, min(done_at) AS first_done_at, max(done_at) AS last_done_at
+FROM stack_parts WHERE stack_id = :stack_id
+GROUP BY step ORDER BY array_position(ARRAY['prepare', 'tile', 'assemble'], step);
 
 -- name: ancestry(product_ids)
 -- For these products and all they came from: the newest activity that made each, and what it used.

@@ -33,6 +33,7 @@ def compose(platform: Platform[ConsoleSettings]) -> Service:
             stop,
             names,
             files=platform.files,
+            platform=platform,
             profiles=load_profiles(platform.platform_settings.profiles),
         )
         async with serve_http(make_app(site), settings.host, settings.port) as url:

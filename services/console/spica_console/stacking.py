@@ -3,53 +3,92 @@
 from __future__ import annotations
 
 import getpass
-import json
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
-from spica_proto.envelope import new_traceparent, seal
+from spica_proto.envelope import new_traceparent
 from spica_proto.stacks import StackRequested
-from spica_runtime.bus import Bus
-from spica_runtime.errors import UsageError
+from spica_runtime.errors import NotRetriable, UsageError
+from spica_runtime.pg import Pool
+from spica_runtime.storage import DataFolder
+from spica_stack.dryrun import DryRun
+from spica_stack.dryrun import dry_run as make_dry_run
+from spica_stack.presets import Preset, load_presets
+from spica_stack.requests import Group, faults_of_request, merged, read_file, sealed
+from spica_stack.settings import StackSettings
 
 from spica_console import output
-from spica_console.following import Progress, Tracked
 from spica_console.store import Store
-from spica_console.submitting import SOURCE
+
+if TYPE_CHECKING:
+    from spica_runtime.bus import Bus
+    from spica_runtime.locating import Files
+
+    from spica_console.following import Progress, Tracked
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def wish(selection: dict[str, Any], wishes: dict[str, Any], file: Path | None) -> StackRequested:
-    """Put a request together: what a file says, and over it what was given by itself.
-
-    Raises
-    ------
-    UsageError
-        It does not fit the contract; the message names every field.
-
-    """
-    body: dict[str, Any] = {}
-    if file is not None:
-        try:
-            body = json.loads(file.read_text())
-        except ValueError as error:
-            raise UsageError("no_json", f"{file} is no JSON: {error}") from error
-        if not isinstance(body, dict):
-            raise UsageError("no_json", f"{file} holds no JSON object.")
-    body = {
-        "requested_by": f"person:{getpass.getuser()}",
-        **body,
-        **wishes,
-        "selection": {**body.get("selection", {}), **selection},
-    }
-    body.setdefault("request_id", str(uuid.uuid4()))
+def settings() -> StackSettings:
+    """Of the stack service, as this process finds them: presets stand there."""
     try:
-        return StackRequested.model_validate(body)
+        return StackSettings()
     except ValidationError as error:
-        raise UsageError("invalid_request", f"This is no stack request: {faults(error)}") from error
+        raise UsageError(
+            "bad_settings", f"The settings of the stack service do not fit: {faults(error)}"
+        ) from error
+
+
+def wishes(given: Mapping[str, Any], file: Path | None) -> list[StackRequested]:
+    """Put requests together: what a file says, and over each of its groups what was given by options.
+
+    All are checked before any is returned. Raises `UsageError`, which names every group and field that does not fit.
+    """
+    presets = known_presets()
+    groups = [Group("the request", {})] if file is None else read_file(file, presets)
+    asks = {"requested_by": f"person:{getpass.getuser()}"}
+    bodies = [Group(group.label, {**asks, **merged(group.body, given)}) for group in groups]
+    if len(bodies) > 1 and "request_id" in given:
+        raise UsageError("invalid_request", f"One request_id cannot name {len(bodies)} requests.")
+    found = [
+        f"{group.label}: {fault}" for group in bodies for fault in faults_of_request(group.body, presets)
+    ]
+    if found:
+        raise UsageError("invalid_request", f"This is no stack request. {'; '.join(found)}.")
+    return [
+        StackRequested.model_validate({"request_id": str(uuid.uuid4()), **group.body}) for group in bodies
+    ]
+
+
+async def dry_run(
+    pool: Pool, data: DataFolder, message: StackRequested, own: StackSettings, files: Files | None = None
+) -> DryRun:
+    """What would become of a request. Raises `UsageError` where the request itself does not fit."""
+
+    async def locate(paths: Sequence[str]) -> dict[str, Path]:
+        return {path: data.path(path) for path in paths}
+
+    try:
+        return await make_dry_run(pool, message, own, locate if files is None else files.locate)
+    except NotRetriable as error:
+        raise UsageError(error.code, error.message) from error
+
+
+def usage(function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+    """Call what reports faults of a request, as faults of usage."""
+    try:
+        return function(*arguments, **named)
+    except NotRetriable as error:
+        raise UsageError(error.code, error.message) from error
+
+
+def known_presets() -> dict[str, Preset]:
+    """All presets by name. Raises `UsageError` where one of one's own does not fit."""
+    return usage(load_presets, settings().presets)
 
 
 def faults(error: ValidationError) -> str:
@@ -62,8 +101,10 @@ def faults(error: ValidationError) -> str:
 
 async def ask(bus: Bus, message: StackRequested, progress: Progress) -> Tracked:
     """Publish `stack.requested`, in a trace of its own, and follow it."""
+    from spica_console.submitting import SOURCE
+
     trace = new_traceparent()
-    envelope = seal(message, source=SOURCE, traceparent=trace)
+    envelope = sealed(message, source=SOURCE, traceparent=trace)
     await bus.publish(envelope)
     tracked = progress.expect_stack(
         message.name or message.request_id or envelope.event_id,
@@ -123,14 +164,3 @@ def print_stack(row: dict[str, Any], *, waited: bool) -> None:
     console.print(f"{row['name']} {output.styled_state(row['state'])}  {', '.join(filter(None, facts))}")
     for file in row["files"] or ():
         console.print(f"  {file['kind']:<10} {file['path']}")
-
-
-@contextmanager
-def state_line(tracked: Tracked) -> Iterator[Callable[[], None]]:
-    """Show the state of a stack while it is followed."""
-    console = output.console(stderr=True)
-    if not console.is_terminal:
-        yield lambda: None
-        return
-    with console.status(f"{tracked.label}: {tracked.state}") as status:
-        yield lambda: status.update(f"{tracked.label}: {tracked.state}")

@@ -112,6 +112,7 @@ class Store:
         row["calibration_report"] = await queries.calibration_report_of_stack(self._pool, stack_id=stack_id)
         row["grades"] = await _rows(queries.grades_of(self._pool, kind="stack", id=stack_id))
         row["failures"] = await _rows(queries.failures_about(self._pool, text=stack_id))
+        row["parts"] = await _rows(queries.parts_of_stack(self._pool, stack_id=stack_id))
         row["activities"] = await _rows(queries.activities_about(self._pool, about=stack_id))
         return row
 

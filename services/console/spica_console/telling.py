@@ -85,7 +85,18 @@ def _jointly_calibrated(data: Body) -> str:
 
 
 def _coadded(data: Body) -> str:
-    return f"{data['name']}  {data['n_exposures']} exposures, {data['exposure_time_s']:g} s"
+    gains: list[Body] = data.get("gains") or []
+    last = gains[-1].get("depth_mag") if len(gains) == 1 else None
+    added = f", {gains[-1]['name']} added {last:+.3f} mag" if last is not None else ""
+    return f"{data['name']}  {data['n_exposures']} exposures, {data['exposure_time_s']:g} s{added}"
+
+
+def _part_wanted(data: Body) -> str:
+    return f"{data['name']}  {data['step']} {data['number'] + 1} of {data['of']}"
+
+
+def _stale(data: Body) -> str:
+    return f"{data['name']}  {data['why']}"
 
 
 def _done(data: Body) -> str:
@@ -130,6 +141,12 @@ def _progress(data: Body) -> str:
     return f"{data['name']}  {data['stage']} {data['done']}{total} {data.get('unit', 'byte')}"
 
 
+def _stack_progress(data: Body) -> str:
+    total = f" of {data['total']}" if data.get("total") is not None else ""
+    rate = f"  {data['per_second']:.2g}/s" if data.get("per_second") else ""
+    return f"{data['name']}  {data['step']} {data['done']}{total}{rate}"
+
+
 _GISTS: dict[str, Callable[[Body], str]] = {
     "image.arrived": _arrived,
     "image.wanted": _arrived,
@@ -146,9 +163,12 @@ _GISTS: dict[str, Callable[[Body], str]] = {
     "stack.requested": _requested,
     "stack.planned": _planned,
     "stack.calibrated": _jointly_calibrated,
+    "stack.part_wanted": _part_wanted,
+    "stack.stale": _stale,
     "stack.coadded": _coadded,
     "stack.done": _done,
     "stack.exported": _exported,
     "stack.failed": _failed,
     "progress.image": _progress,
+    "progress.stack": _stack_progress,
 }

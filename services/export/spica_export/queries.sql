@@ -42,12 +42,16 @@ WHERE k.stack_id = :stack_id AND NOT k.selected
 ORDER BY i.name, k.image_id;
 
 -- name: steps(stack_id)
--- What was done for the stack and for each of its members, in the order of the flow.
+-- What was done for the stack and for each of its members, in the order of the flow: not the single parts that it was
+-- made in (but what put them together), nor what was thought about other stacks when something of a member changed.
 SELECT a.service, a.name, a.version, a.about, a.outcome, a.configuration
 FROM activities a
 WHERE (a.about = :stack_id OR a.about IN (
     SELECT image_id FROM stack_members WHERE stack_id = :stack_id AND selected))
   AND a.service <> 'export'
+  AND (a.service <> 'stack' OR a.about = :stack_id)
+  AND (a.subject <> 'stack.part_wanted'
+       OR EXISTS (SELECT 1 FROM was_generated_by g WHERE g.activity_id = a.activity_id))
 ORDER BY (a.about = :stack_id), a.about, a.started_at, a.activity_id;
 
 -- name: set_exported(result, stack_id)!

@@ -1,4 +1,4 @@
-"""The one place where compiler options of these kernels are chosen, and the two instructions numba does not offer."""
+"""The one place where compiler options of these kernels are chosen, and the instructions numba does not offer."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     return kernelcache.kept(compiled, Path(__file__).parent)
 
 
+# nnan and ninf are left out of fastmath: NaN means "no value" here and must stay what it is.
+_FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
+
+
+def fast_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """As `kernel`, with floating-point liberties that cost at most the last bit: for measurements on pixels."""
+    compiled: Callable[P, R] = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
+    return kernelcache.kept(compiled, Path(__file__).parent)
+
+
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """Compile as part of its callers."""
     compiled: Callable[P, R] = numba.njit(inline="always", error_model="numpy")(function)
@@ -45,6 +55,27 @@ def load_big_endian(_context: Any, data: Any, index: Any) -> Any:
         return builder.bswap(word)
 
     return types.uint64(data, types.intp), code
+
+
+def _swap(kind: Any) -> Any:
+    """Signature and code of what puts an integer's bytes in the other order."""
+
+    def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bswap(arguments[0])
+
+    return kind(kind), code
+
+
+@intrinsic
+def swap16(_context: Any, word: Any) -> Any:
+    """The two bytes of a uint16 in the other order."""
+    return _swap(types.uint16)
+
+
+@intrinsic
+def swap32(_context: Any, word: Any) -> Any:
+    """The four bytes of a uint32 in the other order."""
+    return _swap(types.uint32)
 
 
 @intrinsic

@@ -99,7 +99,7 @@ def _take(card: fits.Card, header: fits.Header) -> None:
             header.append(card, end=True)
 
 
-def _number(profile: Profile, header: fits.Header, keywords: tuple[str, ...], default: float) -> float:
+def _number(profile: Profile, header: Mapping[str, Any], keywords: tuple[str, ...], default: float) -> float:
     value = profile.value(header, keywords)
     try:
         number = float(value) if value is not None else default
@@ -108,9 +108,20 @@ def _number(profile: Profile, header: fits.Header, keywords: tuple[str, ...], de
     return number if np.isfinite(number) and number > 0 else default
 
 
-def make_ccd(index: int, data: NDArray[Any], header: fits.Header, profile: Profile) -> Ccd:
-    """Put one HDU's pixels and merged header together with what the profile says of the detector."""
-    ny, nx = data.shape
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """What header and profile say of a detector."""
+
+    section: Section
+    """Its light-sensitive part."""
+    gain_e_per_adu: float
+    read_noise_e: float
+    saturation_adu: float
+
+
+def detector_of(header: Mapping[str, Any], profile: Profile, shape: tuple[int, int]) -> Detector:
+    """Read what a CCD's merged header says of its detector, of `shape` (ny, nx); the profile says the rest."""
+    ny, nx = shape
     section = Section(0, nx, 0, ny)
     if profile.layout.section_keyword:
         text = str(header.get(profile.layout.section_keyword, ""))
@@ -119,15 +130,26 @@ def make_ccd(index: int, data: NDArray[Any], header: fits.Header, profile: Profi
     saturation = detector.saturation_adu
     if detector.trust_header_saturation:
         saturation = _number(profile, header, profile.keywords.saturation, saturation)
+    return Detector(
+        section=section,
+        gain_e_per_adu=_number(profile, header, profile.keywords.gain, detector.gain_e_per_adu),
+        read_noise_e=_number(profile, header, profile.keywords.read_noise, detector.read_noise_e),
+        saturation_adu=saturation,
+    )
+
+
+def make_ccd(index: int, data: NDArray[Any], header: fits.Header, profile: Profile) -> Ccd:
+    """Put one HDU's pixels and merged header together with what the profile says of the detector."""
+    detector = detector_of(header, profile, (data.shape[0], data.shape[1]))
     return Ccd(
         hdu=index,
         name=ccd_name(header, index),
         data=np.ascontiguousarray(data, dtype=np.float32),
         header=header,
-        section=section,
-        gain_e_per_adu=_number(profile, header, profile.keywords.gain, detector.gain_e_per_adu),
-        read_noise_e=_number(profile, header, profile.keywords.read_noise, detector.read_noise_e),
-        saturation_adu=saturation,
+        section=detector.section,
+        gain_e_per_adu=detector.gain_e_per_adu,
+        read_noise_e=detector.read_noise_e,
+        saturation_adu=detector.saturation_adu,
     )
 
 

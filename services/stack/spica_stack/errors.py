@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from spica_runtime.errors import NotRetriable
+from spica_runtime.errors import NotRetriable, Retriable, Unavailable
 
 from spica_stack.science.grid import TanGrid
-from spica_stack.science.selection import Verdict, explain, left_out_by
-
-
-def _numbers(verdicts: Sequence[Verdict]) -> Mapping[str, int]:
-    left_out = {f"left_out_by_{rule}": count for rule, count in left_out_by(verdicts).items()}
-    return {
-        "candidates": len(verdicts),
-        "selected": sum(verdict.selected for verdict in verdicts),
-        **left_out,
-    }
-
-
-def nothing_selected(verdicts: Sequence[Verdict]) -> NotRetriable:
-    """No image passes the rules."""
-    hardest = next(iter(left_out_by(verdicts)), None)
-    advice = f" Rule `{hardest}` left out most: widen it, or wait for more images." if hardest else ""
-    return NotRetriable(
-        "nothing_selected", f"Nothing to stack. {explain(verdicts)}{advice}", _numbers(verdicts)
-    )
-
-
-def too_few_exposures(verdicts: Sequence[Verdict], wanted: int) -> NotRetriable:
-    """Fewer images pass than the request asks for."""
-    found = sum(verdict.selected for verdict in verdicts)
-    return NotRetriable(
-        "too_few_exposures",
-        f"The request asks for at least {wanted} exposures, {found} can be had. {explain(verdicts)}",
-        {"wanted": wanted, **_numbers(verdicts)},
-    )
 
 
 def several_filters(filters: Mapping[str, int]) -> NotRetriable:
@@ -77,9 +49,34 @@ def no_overlap(grid: TanGrid) -> NotRetriable:
     )
 
 
-def input_unreadable(path: Path, error: Exception) -> NotRetriable:
-    """A file of a member cannot be read, or is not what it should be."""
-    return NotRetriable("input_unreadable", f"{path.name} cannot be used: {error} (at {path}).")
+def no_usable_pixels(n_members: int, left_out: Sequence[str]) -> NotRetriable:
+    """All that touches the area was left out."""
+    return NotRetriable(
+        "no_usable_pixels",
+        f"None of the {n_members} members has pixels for the stack: {left_out[0]}"
+        + (f" (and {len(left_out) - 1} more CCDs)." if len(left_out) > 1 else "."),
+        {"members": n_members, "ccds_left_out": len(left_out)},
+    )
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PASSING = (
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+)
+"""What a file server that is away, or a host in need, says of files that there is nothing wrong with."""
+
+
+def input_unreadable(path: Path, error: Exception) -> NotRetriable | Retriable:
+    """A file of a member cannot be read, or is not what it should be.
+
+    Where the fault is the host's or the file server's, it is tried again; a disk that is too full to unpack is waited for.
+    """
+    text = f"{path.name} cannot be used: {error} (at {path})."
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _FULL:
+        return Unavailable("disk_full", f"{text} Free some space; the work goes on by itself.")
+    return (Retriable if number in _PASSING else NotRetriable)("input_unreadable", text)
 
 
 def head_does_not_fit(path: Path, blocks: int, ccds: int) -> NotRetriable:
@@ -120,4 +117,13 @@ def no_joint_solution(missing: Collection[str], n_members: int) -> NotRetriable:
         "no_joint_solution",
         f"None of the {n_members} members has a joint solution with a flux scale (such as {min(missing)}).",
         {"members": n_members},
+    )
+
+
+def lost_base(stack_id: str) -> NotRetriable:
+    """The stack to go on from is not what it was."""
+    return NotRetriable(
+        "lost_base",
+        f"Stack {stack_id} cannot be gone on from: its sums were not kept, or a member of it has no solution or weight "
+        "map any more. Ask again without `extends`.",
     )

@@ -1,7 +1,9 @@
-"""FITS images written from their first row to their last, with checksums, never whole in memory."""
+"""FITS files written from their first byte to their last, with checksums, never whole in memory."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -9,18 +11,19 @@ from typing import Any, BinaryIO
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
+from spica_proto.base import Product
+from spica_runtime.storage import DataFolder
 
-_BLOCK = 2880
+from spica_stack.science.fitswords import folded
+
+BLOCK = 2880
+_CARD = 80
 _PUNCTUATION = frozenset(b":;<=>?@[\\]^_`")
-_TYPES = {-32: ">f4", 16: ">i2", -64: ">f8", 32: ">i4"}
 
 
-def ones_complement_sum(data: bytes, start: int = 0) -> int:
+def ones_complement_sum(data: bytes | memoryview, start: int = 0) -> int:
     """Sum of 32-bit big-endian words in ones' complement (FITS standard 4.0, appendix J). Whole words only."""
-    total = start + int(np.frombuffer(data, ">u4").astype(np.uint64).sum())
-    while total >> 32:
-        total = (total & 0xFFFFFFFF) + (total >> 32)
-    return total
+    return folded(start + int(np.frombuffer(data, ">u4").sum(dtype=np.uint64)))
 
 
 def encode_checksum(total: int) -> str:
@@ -40,61 +43,115 @@ def encode_checksum(total: int) -> str:
     return (encoded[-1:] + encoded[:-1]).decode("ascii")
 
 
-class ImageWriter:
-    """Context manager that writes one primary image of shape (NAXIS2, NAXIS1) row by row.
+def history_cards(lines: Iterable[str]) -> str:
+    """HISTORY cards of lines of text. For thousands of lines: astropy takes a time that goes with their square."""
+    room = _CARD - len("HISTORY ")
+    cards = []
+    for line in lines:
+        text = "".join(c if " " <= c <= "~" else "?" for c in line)
+        cards += [f"HISTORY {text[k : k + room]:<{room}}" for k in range(0, max(len(text), 1), room)]
+    return "".join(cards)
 
-    The header must have its structure (SIMPLE ... NAXIS2); CHECKSUM and DATASUM are added here,
-    without the date that astropy puts into their comments, so that the same pixels and cards give
-    the same bytes.
+
+def sealed(header: fits.Header, datasum: int, history: Iterable[str] = ()) -> bytes:
+    """Bytes of a header with its checksums, without the date that astropy puts into their comments.
+
+    `datasum`: sum of the data that follows, with its padding; the same cards and data give the same bytes.
     """
+    header = header.copy()
+    for keyword, value, comment in (
+        ("CHECKSUM", "0" * 16, "HDU checksum"),
+        ("DATASUM", str(datasum), "Data unit checksum"),
+    ):
+        header[keyword] = (value, comment)
+    notes = history_cards(history)
 
-    def __init__(self, path: Path, header: fits.Header) -> None:
-        self._header = header.copy()
-        for keyword, value in (("CHECKSUM", "0" * 16), ("DATASUM", "0")):
-            self._header[keyword] = (value, "HDU checksum" if keyword == "CHECKSUM" else "Data unit checksum")
-        self._type = np.dtype(_TYPES[self._header["BITPIX"]])
-        self._width, self._rows_left = self._header["NAXIS1"], self._header["NAXIS2"]
-        self._file: BinaryIO = path.open("wb")
-        self._file.write(self._header_bytes())
-        self._sum, self._tail, self._written = 0, b"", 0
+    def written() -> bytes:
+        text: str = header.tostring(sep="", endcard=False, padding=False) + notes + f"{'END':<{_CARD}}"
+        return (text + " " * (-len(text) % BLOCK)).encode("ascii")
 
-    def append(self, rows: NDArray[Any]) -> None:
-        """Write the next rows. Shape: (n, NAXIS1)."""
-        if rows.shape[1] != self._width or rows.shape[0] > self._rows_left:
-            raise ValueError(
-                f"Rows of shape {rows.shape} do not fit: {self._width} columns, {self._rows_left} left."
-            )
-        self._rows_left -= rows.shape[0]
-        self._put(np.ascontiguousarray(rows, self._type).tobytes())
+    header["CHECKSUM"] = encode_checksum(ones_complement_sum(written(), datasum))
+    return written()
 
-    def _put(self, data: bytes) -> None:
-        self._file.write(data)
-        self._written += len(data)
-        data = self._tail + data
-        whole = len(data) // 4 * 4
-        self._sum, self._tail = ones_complement_sum(data[:whole], self._sum), data[whole:]
 
-    def _header_bytes(self) -> bytes:
-        text: str = self._header.tostring(sep="", endcard=True, padding=True)
-        return text.encode("ascii")
+def table_cards(records: NDArray[Any], rows: int, name: str) -> fits.Header:
+    """Header of a binary table of records (big-endian), without checksums."""
+    header = fits.Header()
+    cards: list[tuple[str, str | int]] = [
+        ("XTENSION", "BINTABLE"),
+        ("BITPIX", 8),
+        ("NAXIS", 2),
+        ("NAXIS1", records.dtype.itemsize),
+        ("NAXIS2", rows),
+        ("PCOUNT", 0),
+        ("GCOUNT", 1),
+        ("TFIELDS", len(records.dtype.names or ())),
+        ("EXTNAME", name),
+    ]
+    for number, column in enumerate(records.dtype.names or (), start=1):
+        cards += [
+            (f"TTYPE{number}", column.upper()),
+            (f"TFORM{number}", _form(records.dtype[column])),
+        ]
+    for keyword, value in cards:
+        header.append((keyword, value), end=True)
+    return header
 
-    def _finish(self) -> None:
-        if self._rows_left:
-            raise ValueError(f"{self._rows_left} rows were not written.")
-        self._put(b"\0" * (-self._written % _BLOCK))
-        self._header["DATASUM"] = str(self._sum)
-        self._header["CHECKSUM"] = encode_checksum(ones_complement_sum(self._header_bytes(), self._sum))
-        self._file.seek(0)
-        self._file.write(self._header_bytes())
 
-    def __enter__(self) -> ImageWriter:
+def _form(dtype: np.dtype[Any]) -> str:
+    return f"{dtype.itemsize}A" if dtype.kind == "S" else _FORMS[dtype.str]
+
+
+_FORMS = {">i2": "I", ">i4": "J", ">f4": "E", ">f8": "D"}
+
+
+def table_bytes(records: NDArray[Any], name: str) -> bytes:
+    """A whole binary table with its header and checksums."""
+    data: bytes = records.tobytes()
+    data += padding(len(data))
+    head = sealed(table_cards(records, len(records), name), ones_complement_sum(data))
+    return head + data
+
+
+def padding(n_bytes: int, fill: bytes = b"\0") -> bytes:
+    """What fills the last block of so many bytes."""
+    return fill * (-n_bytes % BLOCK)
+
+
+class FitsWriter:
+    """Context manager that writes a file's bytes in their order and hashes them on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: bytes | NDArray[Any]) -> None:
+        """The next bytes."""
+        content: Any = data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8)
+        view = memoryview(content)
+        self._file.write(view)
+        self._hash.update(view)
+        self._size += view.nbytes
+
+    def pad(self) -> None:
+        """Fill the block, after a data unit."""
+        self.write(padding(self._size))
+
+    def product(self, data: DataFolder, path: Path, kind: str) -> Product:
+        """What was written, as the product that will stand at `path`."""
+        return Product(
+            path=path.relative_to(data.root).as_posix(),
+            sha256=self._hash.hexdigest(),
+            size_bytes=self._size,
+            kind=kind,
+        )
+
+    def __enter__(self) -> FitsWriter:
+        self._file: BinaryIO = self._path.open("wb", buffering=0)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._file.close()
+        self._file.close()

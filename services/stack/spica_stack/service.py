@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-
 from spica_runtime.service import Platform, Service
 
 from spica_stack.handlers import Handlers
+from spica_stack.parts import Parts
+from spica_stack.progress import Progress
 from spica_stack.settings import StackSettings
-from spica_stack.spool import sweep_scratch
+from spica_stack.standing import Standing
 from spica_stack.store import Store
-
-SWEEP_EVERY_S = 3600.0
+from spica_stack.sweeping import Sweeper
 
 
 def compose(platform: Platform[StackSettings]) -> Service:
     """Put the service together."""
-    handlers = Handlers(platform, Store(platform.pool))
-
-    async def sweep(stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            await asyncio.to_thread(sweep_scratch, platform.data.root / "stacks")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), timeout=SWEEP_EVERY_S)
-
+    store, node = Store(platform.pool), platform.node
+    progress = Progress(platform.bus.tell, store)
+    sweeper = Sweeper(
+        platform.data.root / "stacks",
+        store,
+        node.node_id if node.placed else None,
+        3600.0 * platform.settings.keep_parts_h,
+    )
+    handlers = Handlers(platform, store)
+    parts = Parts(platform, store, progress, sweeper)
+    standing = Standing(platform)
     return Service(
         {
             "stack.requested": handlers.requested,
-            "stack.calibrated": handlers.calibrated,
+            "stack.calibrated": parts.begin,
+            "stack.part_wanted": parts.part,
             "stack.failed": handlers.failed,
-            "stack.part_wanted": handlers.part,
-            "image.calibrated": handlers.calibrated_image,
-            "image.graded": handlers.graded_image,
+            "image.calibrated": standing.calibrated_image,
+            "image.graded": standing.graded_image,
         },
-        background=(sweep,),
+        background=(progress.run, sweeper.run, standing.watch, standing.sweep),
     )

@@ -21,6 +21,7 @@ COMMANDS = (
     "up", "demo", "real", "submit", "stack", "grade", "tail", "status", "show", "lineage", "dead-letters",
     "doctor", "migrate", "settings", "warm",
     "watch", "verify", "measure", "policy", "calib", "images", "nodes", "place",
+    "selection", "tag", "survey", "pixel",
 )  # fmt: skip
 HEAVY = (
     "astropy",
@@ -77,7 +78,16 @@ def test_a_fault_of_ours_is_not_hidden() -> None:
 def test_every_command_has_help_with_the_exit_codes(arguments: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    if arguments not in (("stack",), ("dead-letters",), ("watch",), ("policy",), ("calib",)):
+    if arguments not in (
+        ("stack",),
+        ("dead-letters",),
+        ("watch",),
+        ("policy",),
+        ("calib",),
+        ("selection",),
+        ("tag",),
+        ("survey",),
+    ):
         assert "Exit codes" in result.output
     for name in COMMANDS if not arguments else ():
         assert name in result.output

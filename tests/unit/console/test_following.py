@@ -88,6 +88,47 @@ def test_a_stack_is_followed_from_its_request() -> None:
     assert mine.grade == "A"
 
 
+def test_parts_of_a_stack_are_not_told_one_by_one_and_all_of_them_count() -> None:
+    progress = Progress()
+    mine = progress.expect_stack("D1", request_id="d1-r-2019a")
+    for subject in ("stack.requested", "stack.planned", "stack.calibrated"):
+        progress.hear(example(subject))
+    stack_id = mine.id
+    asked = [example("stack.part_wanted", stack_id=stack_id, number=number) for number in range(3)]
+    for one in asked:
+        assert progress.hear(one) is mine
+    assert mine.state == "making"
+    assert mine.parts == {one.id for one in asked}
+    assert [heard.subject for heard in progress.recent] == [
+        "stack.requested",
+        "stack.planned",
+        "stack.calibrated",
+    ]
+    assert progress.hear(example("stack.coadded")) is mine
+    assert mine.state == "coadded" and not mine.parts
+
+
+def test_what_becomes_of_a_stack_long_after_does_not_change_how_it_ended() -> None:
+    progress = Progress()
+    mine = progress.expect_stack("D1", request_id="d1-r-2019a")
+    for subject in ("stack.planned", "stack.exported"):
+        progress.hear(example(subject))
+    assert progress.hear(example("stack.stale", stack_id=mine.id)) is None
+    assert mine.ended and mine.state == "exported"
+
+
+def test_a_failed_stack_stays_failed_while_the_rest_of_its_parts_is_put_aside() -> None:
+    progress = Progress()
+    mine = progress.expect_stack("D1", request_id="d1-r-2019a")
+    for subject in ("stack.planned", "stack.calibrated"):
+        progress.hear(example(subject))
+    progress.hear(example("stack.failed", stack_id=mine.id))
+    progress.hear(example("stack.part_wanted", stack_id=mine.id))
+    assert mine.ended and mine.went_wrong
+    progress.hear(example("stack.coadded", stack_id=mine.id))
+    assert not mine.ended
+
+
 def test_a_request_without_an_id_is_known_by_the_events() -> None:
     progress = Progress()
     mine = progress.expect_stack("it", request_id="e-17")

@@ -24,6 +24,9 @@ TELLING = {
     "stack.planned": "D1.r.2019A  4 images, 2 left out, 19500×19510 px",
     "stack.calibrated": "D1.r.2019A  4 members, internal rms 9.8/9.1 mas",
     "stack.coadded": "D1.r.2019A  4 exposures, 1440.8 s",
+    "stack.part_wanted": "D1.r.2019A  tile 18 of 74",
+    "stack.stale": "D1.r.2019A  solved anew: with what its run taught since",
+    "progress.stack": "D1.r.2019A  tile 18 of 74  0.42/s",
     "stack.done": "D1.r.2019A  A  seeing 0.79″  depth 26.54",
     "stack.exported": "D1.r.2019A  4 files to /data/delivered/D1.r.2019A",
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -11,11 +12,10 @@ from numpy.typing import NDArray
 from spica_imaging.head import add_cards, format_head
 from spica_imaging.wcs import TpvWcs
 from spica_runtime.storage import DataFolder
-from spica_stack.inputs import CcdSize
-from spica_stack.jobs import CoaddOrder, MemberFiles
-from spica_stack.science.combine import Clipping, Method
-from spica_stack.science.grid import TanGrid
+from spica_stack.making.order import CoaddOrder, MemberFiles
+from spica_stack.science.grid import TanGrid, covering_grid, outline
 from spica_stack.science.header import Label
+from spica_stack.science.parameters import Parameters
 
 from tests.unit.stack.sky import Stars, render, wcs_at
 
@@ -23,6 +23,15 @@ SIDE = 192
 SCALE = 0.2
 ADU_PER_COUNT = (1.0, 0.8, 1.25)
 """How many adu a flux of one count of the stack gives: differs between exposures."""
+
+
+@dataclass(frozen=True)
+class CcdSize:
+    """Name and size of one CCD, as the store knows it."""
+
+    name: str
+    nx: int
+    ny: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,7 @@ def write_exposure(
     stem = f"{700 + number}p"
     files = MemberFiles(
         image_id=f"{stem}.0",
+        name=stem,
         image=folder / f"{stem}{suffix}",
         profile="generic",
         weight=folder / f"{stem}.weight{suffix}",
@@ -99,24 +109,25 @@ def _hdu(data: NDArray[np.float32], name: str, compressed: bool) -> fits.ImageHD
     return fits.ImageHDU(data, name=name)
 
 
+PARAMETERS = Parameters(background_mesh_px=48, psf_weight_power=0.0)
+
+
 def order_for(
     root: Path,
     exposures: list[Exposure],
     grid: TanGrid,
-    *,
-    combine: Method = "clipped_mean",
-    memory_bytes: int = 10**9,
-    tile_memory_bytes: int = 10**8,
+    parameters: Parameters = PARAMETERS,
+    **other: Any,
 ) -> CoaddOrder:
     """What a worker is given to stack these exposures."""
     members = tuple(exposure.files for exposure in exposures)
-    return CoaddOrder(
+    order = CoaddOrder(
         data=DataFolder(root),
+        stack_id="s1",
         folder="stacks/s1",
         name="F1_r",
         grid=grid,
-        combine=combine,
-        clipping=Clipping(),
+        parameters=parameters,
         members=members,
         label=Label(
             stack_id="s1",
@@ -125,14 +136,22 @@ def order_for(
             filter="r",
             object="F1",
             instrument="test",
-            combine=combine,
+            combine=parameters.combine,
             date="2004-12-24T00:00:00",
             inputs=tuple(member.image.name for member in members),
             reference="truth",
             software="0.1.0",
         ),
         profiles=None,
-        background_mesh_px=48,
-        memory_bytes=memory_bytes,
-        tile_memory_bytes=tile_memory_bytes,
     )
+    return replace(order, **other)
+
+
+def covering(exposures: list[Exposure]) -> TanGrid:
+    """The grid that covers them all."""
+    outlines = [
+        outline(wcs, 0, size.nx, 0, size.ny)
+        for exposure in exposures
+        for wcs, size in zip(exposure.wcs, exposure.sizes, strict=True)
+    ]
+    return covering_grid(outlines, SCALE)

@@ -8,8 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 from spica_imaging.wcs import TpvWcs
-from spica_stack.science.grid import TanGrid
+from spica_stack.science.grid import TanGrid, Wcs
+from spica_stack.science.parameters import Kernel
+from spica_stack.science.pixels import Patch
+from spica_stack.science.resampling import Mesh, make_mesh, resample_into
 
+Image = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
 CENTRE = (214.0, 52.5)
@@ -58,18 +62,19 @@ def scattered_stars(
     *,
     scale: float = 0.2,
     flux: tuple[float, float] = (2e3, 5e4),
+    centre: tuple[float, float] = CENTRE,
 ) -> Stars:
     """Stars on a jittered lattice (so that none overlap) within `reach_px` of the centre."""
     per_side = int(np.ceil(np.sqrt(n)))
     step = 2 * reach_px / per_side
     places = np.stack(np.meshgrid(np.arange(per_side), np.arange(per_side)), -1).reshape(-1, 2)[:n]
     offsets = -reach_px + (places + 0.5 + rng.uniform(-0.15, 0.15, places.shape)) * step
-    probe = TanGrid(*CENTRE, 0.0, 0.0, scale, 1, 1)
+    probe = TanGrid(*centre, 0.0, 0.0, scale, 1, 1)
     ra, dec = probe.pixel_to_sky(offsets[:, 0], offsets[:, 1])
     return Stars(ra, dec, np.exp(rng.uniform(np.log(flux[0]), np.log(flux[1]), n)))
 
 
-def render(shape: tuple[int, int], wcs: TpvWcs | TanGrid, stars: Stars, fwhm_px: float) -> Floats:
+def render(shape: tuple[int, int], wcs: Wcs, stars: Stars, fwhm_px: float) -> Floats:
     """Gaussian stars integrated over pixels. Shape (ny, nx)."""
     ny, nx = shape
     image = np.zeros(shape)
@@ -102,3 +107,47 @@ def measure(image: Floats, x: float, y: float, radius: float) -> tuple[float, fl
     flux = float(cut.sum())
     columns, rows = np.arange(x0, x1), np.arange(y0, y1)
     return flux, float((cut.sum(0) * columns).sum() / flux), float((cut.sum(1) * rows).sum() / flux)
+
+
+def patch_of(data: NDArray, weight: NDArray, box: tuple[int, int, int, int] | None = None) -> Patch:
+    """A copy of the pixels in a box of a CCD (all of it by default)."""
+    ny, nx = data.shape
+    x0, x1, y0, y1 = box or (0, nx, 0, ny)
+    return Patch(data[y0:y1, x0:x1].astype(np.float32), weight[y0:y1, x0:x1].astype(np.float32), x0, y0)
+
+
+def fill(
+    mesh: Mesh | None, data: NDArray, weight: NDArray, width: int, height: int, tile: int | None = None
+) -> tuple[Image, Image]:
+    """Value and weight of the whole output; in square tiles, each from no more pixels than it needs, if so wished."""
+    value, weights = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
+    side = tile or max(height, width)
+    for y0 in range(0, height, side):
+        for x0 in range(0, width, side):
+            box = (x0, min(x0 + side, width), y0, min(y0 + side, height))
+            needed = mesh.needs(box) if mesh is not None else None
+            if mesh is None or needed is None:
+                continue
+            part = np.zeros((2, box[3] - y0, box[1] - x0), np.float32)
+            patch = patch_of(data, weight, needed if tile else None)
+            resample_into(patch, mesh, (x0, y0), part[0], part[1])
+            value[y0 : box[3], x0 : box[1]], weights[y0 : box[3], x0 : box[1]] = part
+    return value, weights
+
+
+def resampled(
+    data: NDArray,
+    weight: NDArray,
+    grid: TanGrid,
+    wcs: Wcs,
+    flux_scale: float = 1.0,
+    *,
+    kernel: Kernel = "lanczos3",
+    oversampling: int | None = None,
+    tile: int | None = None,
+) -> tuple[Image, Image]:
+    """One CCD on the grid: value and weight."""
+    mesh = make_mesh(
+        grid, wcs, (data.shape[0], data.shape[1]), flux_scale, kernel=kernel, oversampling=oversampling
+    )
+    return fill(mesh, data, weight, grid.width, grid.height, tile)

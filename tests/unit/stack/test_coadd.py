@@ -11,15 +11,14 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from spica_imaging.head import format_head
 from spica_runtime.errors import NotRetriable
-from spica_stack.inputs import head_for
-from spica_stack.jobs import coadd_stack, footprints
-from spica_stack.science.coadd import MIN_TILE_SIDE_PX, TILE_SIDE_PX, tile_side
-from spica_stack.science.grid import covering_grid
+from spica_stack.making.whole import coadd_stack
 
-from tests.unit.stack.field import SCALE, Exposure, order_for, write_exposure
+from tests.unit.stack.field import PARAMETERS, Exposure, covering, order_for, write_exposure
 from tests.unit.stack.sky import Stars, measure, scattered_stars
 
 N = 5
+SATURATION_ADU = 60000.0
+"""As the headers of the inputs say."""
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +39,7 @@ def exposures(root: Path, stars: Stars) -> list[Exposure]:
 
 @pytest.fixture(scope="module")
 def grid(exposures: list[Exposure]):
-    found = footprints([(e.files.image_id, e.files.head, e.sizes) for e in exposures])
-    assert all(ccd.scale_arcsec == pytest.approx(SCALE, rel=1e-6) for part in found for ccd in part.ccds)
-    return covering_grid([(ccd.ra_deg, ccd.dec_deg) for part in found for ccd in part.ccds], SCALE)
+    return covering(exposures)
 
 
 def isolated(stars: Stars, x: np.ndarray, y: np.ndarray, count: np.ndarray) -> list[int]:
@@ -61,13 +58,16 @@ def test_fluxes_positions_and_noise_of_the_stack_are_the_truth(
     result = coadd_stack(order_for(root, exposures, grid))
     assert (result.n_exposures, result.exposure_time_s, result.left_out, result.log) == (N, 250.0, (), ())
     with (
-        fits.open(root / result.image.path, checksum=True) as image,
-        fits.open(root / result.weight.path) as weight,
+        fits.open(root / result.products["image"].path, checksum=True) as image,
+        fits.open(root / result.products["weight"].path) as weight,
     ):
         data, header = image[0].data.astype(np.float64), image[0].header
         weights = weight[0].data
-    count = fits.getdata(root / result.exposures.path)
-    assert result.image.path == "stacks/s1/F1_r.fits" and result.weight.path == "stacks/s1/F1_r.weight.fits"
+    count = fits.getdata(root / result.products["exposures"].path)
+    assert (
+        result.products["image"].path == "stacks/s1/F1_r.fits"
+        and result.products["weight"].path == "stacks/s1/F1_r.weight.fits"
+    )
     x, y = WCS(header).all_world2pix(stars.ra, stars.dec, 0)
     chosen = isolated(stars, x, y, count)
     assert len(chosen) >= 15
@@ -81,7 +81,7 @@ def test_fluxes_positions_and_noise_of_the_stack_are_the_truth(
     assert np.std(errors) < 1.6 and abs(np.mean(errors)) < 1.0
     assert np.abs(np.mean(offsets, axis=0)).max() < 0.02
     # Cosmic rays (120 of them, 4 px long) are gone.
-    assert result.rejected > 300
+    assert result.n_rejected > 300
     empty = np.isfinite(data) & (count == N)
     sky = data[empty]
     assert np.std(sky[np.abs(sky) < 5 * noise]) == pytest.approx(noise, rel=0.2)
@@ -90,25 +90,15 @@ def test_fluxes_positions_and_noise_of_the_stack_are_the_truth(
     np.testing.assert_array_equal(count == 0, weights == 0)
 
 
-def test_the_same_order_gives_the_same_bytes_however_it_is_cut(
-    root: Path, exposures: list[Exposure], grid
-) -> None:
-    first = coadd_stack(order_for(root, exposures, grid))
-    # Tiles of 64 px instead of one, and inputs in scratch files instead of memory.
-    second = coadd_stack(order_for(root, exposures, grid, memory_bytes=0, tile_memory_bytes=1))
-    assert first == second
-    assert not list((root / "stacks/s1").glob(".*")), "scratch files stay behind"
-
-
 @pytest.mark.parametrize("method", ["weighted_mean", "median"])
 def test_the_other_ways_to_combine(root: Path, exposures: list[Exposure], grid, method) -> None:
-    order = replace(order_for(root, exposures, grid, combine=method), folder=f"stacks/{method}")
-    result = coadd_stack(order)
-    data = fits.getdata(root / result.image.path)
-    count = fits.getdata(root / result.exposures.path)
-    plain = fits.getdata(root / coadd_stack(order_for(root, exposures, grid)).image.path)
+    parameters = replace(PARAMETERS, combine=method)
+    result = coadd_stack(order_for(root, exposures, grid, parameters, folder=f"stacks/{method}"))
+    data = fits.getdata(root / result.products["image"].path)
+    count = fits.getdata(root / result.products["exposures"].path)
+    plain = fits.getdata(root / coadd_stack(order_for(root, exposures, grid)).products["image"].path)
     rays = int(np.count_nonzero((data - plain)[count == N] > 1))
-    assert result.rejected == 0
+    assert result.n_rejected == 0 and "rejected" not in result.products
     assert rays > 100 if method == "weighted_mean" else rays < 5
 
 
@@ -134,7 +124,7 @@ def test_a_ccd_without_solution_is_left_out(
     order = replace(order_for(root, exposures[:1], grid), folder="stacks/s3", members=(member,))
     result = coadd_stack(order)
     assert result.n_exposures == 1
-    assert result.log == ("700p.fits.fz[CCD00] left out: no solution or no weight map",)
+    assert result.log == ("700p.fits.fz[CCD00] left out: no solution",)
 
 
 def _block(path: Path, index: int) -> str:
@@ -179,16 +169,6 @@ def test_errors_name_the_file_and_the_reason(
     assert caught.value.code == "no_joint_solution"
 
 
-def test_header_blocks_find_their_ccds(tmp_path: Path) -> None:
-    path = tmp_path / "x.head"
-    named = [fits.Header([("EXTNAME", name)]) for name in ("b", "a")]
-    assert head_for(named, ["a", "b", "c"], path) == [named[1], named[0], None]
-    plain = [fits.Header([("A", 1)]), fits.Header([("A", 2)])]
-    assert head_for(plain, ["a", "b"], path) == plain
-    with pytest.raises(NotRetriable, match="2 header blocks, its image 3 CCDs"):
-        head_for(plain, ["a", "b", "c"], path)
-
-
 @pytest.mark.parametrize("name", ["../../escaped", "/escaped", "a/b", "a\\b", "", "a\0"])
 def test_a_name_leads_to_no_other_folder(root: Path, exposures: list[Exposure], grid, name: str) -> None:
     with pytest.raises(NotRetriable) as caught:
@@ -196,7 +176,38 @@ def test_a_name_leads_to_no_other_folder(root: Path, exposures: list[Exposure], 
     assert caught.value.code == "unsafe_name"
 
 
-def test_tiles_fit_the_memory_they_are_given() -> None:
-    assert tile_side(1, 10**12) == TILE_SIDE_PX
-    assert tile_side(1000, 1) == MIN_TILE_SIDE_PX
-    assert tile_side(40, 256_000_000) ** 2 * 40 * 9 <= 256_000_000
+@pytest.mark.parametrize(("factor", "subtracted"), [(1, True), (2, True), (1, False)])
+def test_the_saturation_level_is_that_of_the_stacks_pixels(
+    root: Path, exposures: list[Exposure], grid, factor: int, subtracted: bool
+) -> None:
+    """Twice the side of a pixel: four times its flux. The sky counts where it was left in."""
+    coarse = replace(
+        grid,
+        scale_arcsec=factor * grid.scale_arcsec,
+        width=grid.width // factor,
+        height=grid.height // factor,
+        crpix_x=grid.crpix_x / factor,
+        crpix_y=grid.crpix_y / factor,
+    )
+    parameters = replace(PARAMETERS, subtract_background=subtracted)
+    order = order_for(root, exposures[:1], coarse, parameters, folder=f"stacks/saturated{factor}{subtracted}")
+    header = fits.getheader(root / coadd_stack(order).products["image"].path)
+    # The sky is 300 adu and rises by 0.05 a pixel; one count of the stack is 50 adu.
+    sky = 300 + 0.05 * 96 if subtracted else 0.0
+    level = float(header["SATURATE"])
+    assert level == pytest.approx((SATURATION_ADU - sky) / 50 * factor**2, rel=1e-4)
+
+
+def test_members_without_a_usable_pixel_are_told_from_those_elsewhere(
+    root: Path, exposures: list[Exposure], grid, tmp_path: Path
+) -> None:
+    order = order_for(root, exposures[:1], grid, folder="stacks/masked")
+    masked = tmp_path / "masked.fits"
+    with fits.open(order.members[0].weight) as hdus:
+        fits.HDUList(
+            [fits.PrimaryHDU(), *(fits.ImageHDU(np.zeros_like(hdu.data), name=hdu.name) for hdu in hdus[1:])]
+        ).writeto(masked)
+    member = replace(order.members[0], weight=masked)
+    with pytest.raises(NotRetriable, match=r"CCD00.*0 pixels have weight.*1 more") as caught:
+        coadd_stack(replace(order, members=(member,)))
+    assert caught.value.code == "no_usable_pixels"

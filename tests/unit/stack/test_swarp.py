@@ -11,11 +11,12 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from spica_imaging.head import add_cards, format_head
 from spica_imaging.wcs import TpvWcs
-from spica_stack.science.coadd import Exposure, Member, coadd
-from spica_stack.science.combine import Clipping
+from spica_runtime.storage import DataFolder
+from spica_stack.making.order import CoaddOrder, MemberFiles
+from spica_stack.making.whole import coadd_stack
 from spica_stack.science.grid import TanGrid
-from spica_stack.science.prepare import fill_unusable
-from spica_stack.science.resample import make_mesh
+from spica_stack.science.header import Label
+from spica_stack.science.parameters import Parameters
 
 from tests.support.realdata import peer_program
 from tests.unit.stack.sky import Stars, grid_of, measure, render, scattered_stars, wcs_at
@@ -31,10 +32,9 @@ def distorted(wcs: TpvWcs) -> TpvWcs:
     return TpvWcs(wcs.crval, wcs.crpix, wcs.cd, tuple(pv1), tuple(pv2))
 
 
-def write_inputs(folder: Path, stars: Stars) -> list[tuple[NDArray, NDArray, TpvWcs, float]]:
+def write_inputs(folder: Path, stars: Stars) -> None:
     """Three exposures without sky: shifted, turned, distorted, with scales of their own and a dead column."""
     rng = np.random.default_rng(6)
-    frames = []
     for number in range(3):
         wcs = distorted(wcs_at((SIDE, SIDE), rotation=1.5 * number, shift=tuple(rng.uniform(-6, 6, 2))))
         scale = (1.0, 0.5, 1.6)[number]
@@ -49,20 +49,31 @@ def write_inputs(folder: Path, stars: Stars) -> list[tuple[NDArray, NDArray, Tpv
         fits.writeto(stem.with_suffix(".fits"), data.astype(np.float32))
         fits.writeto(folder / f"in{number}.weight.fits", weight)
         stem.with_suffix(".head").write_text(format_head([head]))
-        frames.append((data.astype(np.float32), weight, wcs, scale))
-    return frames
 
 
-def ours(frames: list[tuple[NDArray, NDArray, TpvWcs, float]], grid: TanGrid) -> tuple[NDArray, NDArray]:
-    exposures = []
-    for data, weight, wcs, scale in frames:
-        mesh = make_mesh(grid, wcs, data.shape, scale)
-        assert mesh is not None
-        exposures.append(Exposure("", [Member(fill_unusable(data, weight > 0), weight, mesh, scale)]))
-    strips = list(coadd(exposures, grid, "weighted_mean", Clipping()))
-    return np.concatenate([strip.value for strip in strips]), np.concatenate(
-        [strip.weight for strip in strips]
+def ours(folder: Path, grid: TanGrid) -> tuple[NDArray, NDArray]:
+    members = tuple(
+        MemberFiles(
+            image_id=str(k),
+            name=f"in{k}",
+            image=folder / f"in{k}.fits",
+            profile="generic",
+            weight=folder / f"in{k}.weight.fits",
+            head=folder / f"in{k}.head",
+            flux_scale=None,
+            exposure_time_s=1.0,
+            mjd_obs=None,
+            fwhm_arcsec=None,
+        )
+        for k in range(3)
     )
+    label = Label("s", "q", "ours", "r", "", "none", "weighted_mean", "2000-01-01T00:00:00", (), "truth", "0")
+    parameters = Parameters(combine="weighted_mean", subtract_background=False, rescale_weights=False)
+    result = coadd_stack(
+        CoaddOrder(DataFolder(folder), "s", "ours", "ours", grid, parameters, members, label, None)
+    )
+    value, weight = (fits.getdata(folder / result.products[role].path) for role in ("image", "weight"))
+    return value.astype(np.float64), weight
 
 
 def swarps(folder: Path, program: str, grid: TanGrid) -> tuple[NDArray, NDArray]:
@@ -97,8 +108,9 @@ def swarps(folder: Path, program: str, grid: TanGrid) -> tuple[NDArray, NDArray]
 def test_fluxes_and_positions_agree_with_swarps(tmp_path: Path) -> None:
     program = peer_program("SWarp", "swarp")
     stars = scattered_stars(np.random.default_rng(9), 25, 105, flux=(1e4, 1e6))
-    frames, grid = write_inputs(tmp_path, stars), grid_of(240)
-    value, weight = ours(frames, grid)
+    write_inputs(tmp_path, stars)
+    grid = grid_of(240)
+    value, weight = ours(tmp_path, grid)
     theirs, their_weight = swarps(tmp_path, program, grid)
     assert theirs.shape == value.shape
     both = (weight > 0) & (their_weight > 0)
@@ -119,7 +131,7 @@ def test_fluxes_and_positions_agree_with_swarps(tmp_path: Path) -> None:
     assert len(ratios) >= 15
     assert np.median(ratios) == pytest.approx(1, abs=3e-4)
     assert np.abs(np.array(ratios) - 1).max() < 1e-3
-    # Positions: within 0.03 px of SWarp's, whose taps move a slope sideways (see lanczos.py), and nearer the truth.
+    # Positions: within 0.03 px of SWarp's, whose taps move a slope sideways (see resampling/taps.py), and nearer the truth.
     mine, theirs = np.array(offsets)[:, :2], np.array(offsets)[:, 2:]
     assert np.abs(mine).max() < 0.005 and np.abs(np.median(mine, axis=0)).max() < 0.001
     assert np.abs(mine - theirs).max() < 0.03

@@ -289,6 +289,7 @@ def _stack(stack: dict[str, Any]) -> None:
             f"Dec {output.number(grid.get('crval_dec_deg'), 5)}°"
         )
     console.print(f"  request {stack['request_id']}")
+    _parts(stack["parts"])
     _measurements(stack["measurements"])
     _grades(stack["grades"])
     console.print(
@@ -307,6 +308,22 @@ def _stack(stack: dict[str, Any]) -> None:
         )
     )
     _failures(stack["failures"])
+
+
+def _parts(rows: list[dict[str, Any]]) -> None:
+    """In how many parts it was made, in a line for each step."""
+    from spica_console import output, stack_progress
+
+    for row in rows:
+        hosts = row["hosts"] or []
+        many = "" if len(hosts) <= 3 else f" and {len(hosts) - 3} more"
+        where = f" on {', '.join(hosts[:3])}{many}" if hosts else ""
+        took = f" in {stack_progress.duration(row['work_s'])}" if row["work_s"] else ""
+        longest = f" (the longest {stack_progress.duration(row['longest_s'])})" if row["done"] > 1 else ""
+        words = stack_progress.STEPS[row["step"]]
+        output.console().print(
+            f"  {words}: {row['done']} of {row['parts']} done{took}{longest}{where}", markup=False
+        )
 
 
 def _rejections(rows: list[dict[str, Any]]) -> None:

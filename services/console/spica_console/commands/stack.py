@@ -1,4 +1,4 @@
-"""`spica stack request`: ask for a stack, and follow it if asked."""
+"""`spica stack`: ask for stacks, see beforehand what would come of it, and list them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ import typer
 
 from spica_console import exits
 from spica_console.output import JsonOption
+from spica_console.stack_options import IMAGES, MAKING, SELECTING, taking
 
 app = typer.Typer(no_args_is_help=True, help="Ask for stacks.")
 
-_SELECT = "Which images"
-_PRODUCT = "What is made of them"
+_LOOK = "Look first"
+
+_All = Annotated[
+    bool, typer.Option("--all", help="Every candidate, not rule by rule.", rich_help_panel=_LOOK)
+]
+_Plot = Annotated[
+    Path | None,
+    typer.Option(help="Draw the coverage into this file (.svg or .png).", rich_help_panel=_LOOK),
+]
 
 
 @app.callback()
@@ -22,142 +30,169 @@ def _stack() -> None:
 
 
 @app.command("request", epilog=exits.EPILOG)
+@taking(IMAGES, SELECTING, MAKING)
 def request(
-    images: Annotated[
-        list[str] | None, typer.Argument(help="Image names or ids; none: any.", rich_help_panel=_SELECT)
-    ] = None,
-    filter: Annotated[
-        str | None, typer.Option(help="Filter as in the header, such as r.MP9601.", rich_help_panel=_SELECT)
-    ] = None,
-    object: Annotated[str | None, typer.Option(help="OBJECT of the header.", rich_help_panel=_SELECT)] = None,
-    instrument: Annotated[
-        str | None, typer.Option(help="Instrument of the header.", rich_help_panel=_SELECT)
-    ] = None,
-    run: Annotated[str | None, typer.Option(help="Observing run.", rich_help_panel=_SELECT)] = None,
-    batch: Annotated[
-        str | None, typer.Option(help="Label given at submission.", rich_help_panel=_SELECT)
-    ] = None,
-    grade: Annotated[
-        str | None, typer.Option(help="Grades to take, such as A,B.", rich_help_panel=_SELECT)
-    ] = None,
-    fwhm_max: Annotated[float | None, typer.Option(help="In arcsec.", rich_help_panel=_SELECT)] = None,
-    ellipticity_max: Annotated[
-        float | None, typer.Option(help="1 - b/a of stars, median.", rich_help_panel=_SELECT)
-    ] = None,
-    exposure_min: Annotated[float | None, typer.Option(help="In seconds.", rich_help_panel=_SELECT)] = None,
-    airmass_max: Annotated[
-        float | None, typer.Option(help="Largest airmass.", rich_help_panel=_SELECT)
-    ] = None,
-    mjd_min: Annotated[
-        float | None, typer.Option(help="Taken at or after this MJD.", rich_help_panel=_SELECT)
-    ] = None,
-    mjd_max: Annotated[
-        float | None, typer.Option(help="Taken at or before this MJD.", rich_help_panel=_SELECT)
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the product.", rich_help_panel=_PRODUCT)] = None,
-    combine: Annotated[
-        str | None, typer.Option(help="clipped_mean, weighted_mean or median.", rich_help_panel=_PRODUCT)
-    ] = None,
-    pixel_scale: Annotated[float | None, typer.Option(help="In arcsec.", rich_help_panel=_PRODUCT)] = None,
-    min_exposures: Annotated[
-        int | None, typer.Option(help="Fewer images than this is a failure.", rich_help_panel=_PRODUCT)
-    ] = None,
-    request_id: Annotated[
-        str | None, typer.Option(help="The same id twice is one stack.", rich_help_panel=_PRODUCT)
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(help="JSON body of stack.requested; options go before it.", exists=True, dir_okay=False),
-    ] = None,
+    given: dict[str, Any],
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only say what would be taken and left, why, and what the stack would be like.",
+            rich_help_panel=_LOOK,
+        ),
+    ] = False,
+    all: _All = False,
+    plot: _Plot = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is exported.")] = False,
     timeout: Annotated[float, typer.Option(help="Longest wait, in seconds.")] = 1800.0,
     json: JsonOption = False,
 ) -> None:
     """Ask for a stack of all images that pass the rules given.
 
-    With --wait, follows it to its export and leaves with 1 if it failed.
+    With --wait, follows it to its export and leaves with 1 if it failed. With --dry-run nothing is asked for.
     """
-    selection = {
-        "images": images or None,
-        "filter": filter,
-        "object": object,
-        "instrument": instrument,
-        "run": run,
-        "batch": batch,
-        "grades": [part.strip() for part in grade.split(",")] if grade else None,
-        "fwhm_max_arcsec": fwhm_max,
-        "ellipticity_max": ellipticity_max,
-        "exposure_time_min_s": exposure_min,
-        "airmass_max": airmass_max,
-        "mjd_min": mjd_min,
-        "mjd_max": mjd_max,
-    }
-    wishes = {
-        "name": name,
-        "combine": combine,
-        "pixel_scale_arcsec": pixel_scale,
-        "min_exposures": min_exposures,
-        "request_id": request_id,
-    }
-    result = exits.run(lambda: _request(_given(selection), _given(wishes), file, wait, timeout, json))
-    if result["state"] == "failed":
+    if dry_run:
+        _dry_run(given, all, plot, json)
+        return
+    if plot is not None or all:
+        exits.leave(exits.USAGE, "--plot and --all go with --dry-run.")
+    rows = exits.run(lambda: _request(given, wait, timeout, json))
+    if any(row["state"] == "failed" for row in rows):
         raise typer.Exit(exits.FAILED)
+
+
+@app.command("plan", epilog=exits.EPILOG)
+@taking(IMAGES, SELECTING, MAKING)
+def plan(given: dict[str, Any], all: _All = False, plot: _Plot = None, json: JsonOption = False) -> None:
+    """Say what a request would take and leave, why, and what the stack would be like. Nothing is asked for or written.
+
+    The same as `spica stack request … --dry-run`. Leaves with 1 if no stack would be made.
+    """
+    _dry_run(given, all, plot, json)
+
+
+def _dry_run(given: dict[str, Any], full: bool, plot: Path | None, as_json: bool) -> None:
+    if not exits.run(lambda: _plan(given, full, plot, as_json)):
+        raise typer.Exit(exits.FAILED)
+
+
+@app.command("presets", epilog=exits.EPILOG)
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Show this one in full.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the recipes that requests may name with --preset: those shipped, and those of SPICA_STACK_PRESETS."""
+    exits.run(lambda: _presets(name, json))
 
 
 @app.command("list", epilog=exits.EPILOG)
 def list_stacks(json: JsonOption = False) -> None:
-    """List all stacks, newest first."""
+    """List all stacks, newest first; stale ones would come out otherwise today (`spica survey rebuild`)."""
     exits.run(lambda: _list(json))
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
 async def _request(
-    selection: dict[str, Any],
-    wishes: dict[str, Any],
-    file: Path | None,
-    wait: bool,
-    timeout_s: float,
-    as_json: bool,
-) -> dict[str, Any]:
-    from spica_console import output, stacking
+    given: dict[str, Any], wait: bool, timeout_s: float, as_json: bool
+) -> list[dict[str, Any]]:
+    from spica_console import output, stack_options, stacking
     from spica_console.connecting import reach
     from spica_console.following import Progress, follow
+    from spica_console.stack_progress import shown
     from spica_console.store import Store
     from spica_console.tailing import last_sequence
 
-    message = stacking.wish(selection, wishes, file)
+    messages = stacking.wishes(stack_options.request_of(given), given.get("file"))
     progress = Progress()
     async with reach() as spica:
         start = await last_sequence(spica.bus) + 1
-        tracked = await stacking.ask(spica.bus, message, progress)
+        asked = [await stacking.ask(spica.bus, message, progress) for message in messages]
+        store = Store(spica.pool)
         if wait:
-            with stacking.state_line(tracked) as refresh:
-                await follow(
-                    spica.bus,
-                    Store(spica.pool),
-                    progress,
-                    start=start,
-                    timeout_s=timeout_s,
-                    on_news=refresh,
-                )
-        row = await stacking.stack_row(tracked, Store(spica.pool))
+            async with shown(spica.bus, *asked) as refresh:
+                await follow(spica.bus, store, progress, start=start, timeout_s=timeout_s, on_news=refresh)
+        rows = [await stacking.stack_row(tracked, store) for tracked in asked]
     if as_json:
-        output.print_json(row)
+        output.print_json(rows[0] if len(rows) == 1 else rows)
     else:
-        stacking.print_stack(row, waited=wait)
-    return row
+        for row in rows:
+            stacking.print_stack(row, waited=wait)
+    return rows
+
+
+async def _plan(given: dict[str, Any], full: bool, plot: Path | None, as_json: bool) -> bool:
+    """Whether all requests would be made."""
+    from spica_console import coverage_view, output, planning_view, stack_options, stacking
+    from spica_console.connecting import reach_store
+
+    messages = stacking.wishes(stack_options.request_of(given), given.get("file"))
+    settings = stacking.settings()
+    if plot is not None:
+        coverage_view.check_name(plot)
+        if len(messages) > 1:
+            exits.leave(exits.USAGE, f"--plot draws one request, the file holds {len(messages)}.")
+    async with reach_store() as (pool, data):
+        runs = [await stacking.dry_run(pool, data, message, settings) for message in messages]
+    if as_json:
+        told = [run.told() for run in runs]
+        output.print_json(told[0] if len(told) == 1 else told, indent=None)
+    else:
+        for run in runs:
+            planning_view.print_plan(run, full=full)
+    if plot is not None and runs[0].prediction is not None:
+        coverage_view.write(runs[0], runs[0].name or "", plot)
+    return all(run.problem is None for run in runs)
+
+
+async def _presets(name: str | None, as_json: bool) -> None:
+    from spica_stack.presets import preset_named
+
+    from spica_console import output, stacking
+
+    known = stacking.known_presets()
+    chosen = list(known.values()) if name is None else [stacking.usage(preset_named, name, known)]
+    rows = [
+        {
+            "name": preset.name,
+            "description": preset.description,
+            "source": preset.source,
+            "file": str(preset.path),
+            "shipped": preset.shipped,
+            "request": preset.body,
+            "by_filter": [{"filters": list(filters), **rules} for filters, rules in preset.by_filter],
+        }
+        for preset in chosen
+    ]
+    if as_json:
+        output.print_json(rows if name is None else rows[0])
+    elif name is not None:
+        print(chosen[0].path.read_text(encoding="utf-8"), end="")
+    else:
+        output.console().print(
+            output.table(
+                "",
+                ("preset", "what", "from"),
+                [
+                    (row["name"], row["description"], "Spica" if row["shipped"] else row["file"])
+                    for row in rows
+                ],
+            )
+        )
 
 
 async def _list(as_json: bool) -> None:
+    from spica_stack.staleness import stale_stacks
+
     from spica_console import output
     from spica_console.connecting import reach_store
     from spica_console.store import Store
 
     async with reach_store() as (pool, _):
         rows = await Store(pool).stacks()
+        stale = {row["stack_id"]: row for row in await stale_stacks(pool)}
+    for row in rows:
+        own = stale.get(row["stack_id"])
+        row["stale_since"] = own["stale_since"] if own else None
+        row["stale_reasons"] = own["stale_reasons"] if own else []
     if as_json:
         output.print_json(rows)
         return
@@ -170,7 +205,7 @@ async def _list(as_json: bool) -> None:
                     row["name"],
                     row["filter"],
                     row["n_members"],
-                    output.styled_state(row["state"]),
+                    output.styled_state(row["state"]) + (" [yellow]stale[/]" if row["stale_since"] else ""),
                     output.styled_grade(row["grade"]),
                     output.number((row["metrics"] or {}).get("fwhm_arcsec")),
                     output.number((row["metrics"] or {}).get("limiting_mag")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from spica_proto.images import ImageArrived
 from spica_proto.stacks import StackRequested
 from spica_runtime.database import CONNECTION_ERRORS
 from spica_runtime.errors import SpicaError, Unavailable, UsageError
+from spica_stack.requests import sealed
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -23,7 +25,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from spica_console.output import as_json
 from spica_console.overview import overview
 from spica_console.searching import search, search_from
-from spica_console.stacking import faults
+from spica_console.stacking import dry_run, faults, settings
 from spica_console.submitting import SOURCE
 from spica_console.web.app import site_of
 
@@ -110,11 +112,16 @@ async def show_stack(request: Request) -> Response:
 async def request_stack(request: Request) -> Response:
     """POST /api/stacks: body of `stack.requested`; 202 and the request's id."""
     body = await _body(request, StackRequested)
-    return await _publish(
-        request,
-        body,
-        lambda event_id: {"event_id": event_id, "request_id": body.request_id or event_id},
-    )
+    envelope = sealed(body, source=SOURCE)
+    await site_of(request).bus.publish(envelope)
+    return Json({"event_id": envelope.event_id, "request_id": body.request_id or envelope.event_id}, 202)
+
+
+async def plan_stack(request: Request) -> Response:
+    """POST /api/stacks/plan: body of `stack.requested`; what would become of it. Nothing is published or written."""
+    site, body = site_of(request), await _body(request, StackRequested)
+    run = await dry_run(site.pool, site.data, body, settings(), site.files)
+    return Response(await asyncio.to_thread(lambda: as_json(run.told())), media_type="application/json")
 
 
 async def list_rejections(request: Request) -> Response:

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from spica_imaging.profiles import Profile
 from spica_runtime.bus import Bus
 from spica_runtime.locating import Files
 from spica_runtime.pg import Pool
+from spica_runtime.service import Platform
 from spica_runtime.storage import DataFolder
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -41,11 +43,13 @@ class Site:
     """Instruments, for the names of their filters."""
     files: Files | None = None
     """Finds what lies on other nodes; None: the data folder has everything."""
+    platform: Platform[Any] | None = None
+    """What looking into a stack's inputs stands on; None: that cannot be done here."""
 
 
 def make_app(site: Site) -> Starlette:
     """Put routes, templates and static files together."""
-    from spica_console.web import api, live, pages
+    from spica_console.web import api, live, pages, pixel
     from spica_console.web.guard import SameOrigin
 
     app = Starlette(
@@ -58,7 +62,9 @@ def make_app(site: Site) -> Starlette:
             Route("/api/search", api.search_images),
             Route("/api/stacks", api.list_stacks, methods=["GET"]),
             Route("/api/stacks", api.request_stack, methods=["POST"]),
+            Route("/api/stacks/plan", api.plan_stack, methods=["POST"]),
             Route("/api/stacks/{stack_id}", api.show_stack),
+            Route("/api/stacks/{stack_id}/pixel", pixel.show_pixel),
             Route("/api/rejections", api.list_rejections),
             Route("/api/events", live.events),
             Route("/products/{path:path}", api.product),

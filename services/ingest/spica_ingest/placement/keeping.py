@@ -32,7 +32,8 @@ _BATCH = 500
 _STACK_STEPS = [
     consumer
     for consumer in CONSUMERS
-    if consumer.subject in ("stack.planned", "stack.calibrated", "stack.coadded", "stack.done")
+    if consumer.subject
+    in ("stack.planned", "stack.calibrated", "stack.part_wanted", "stack.coadded", "stack.done")
 ]
 
 

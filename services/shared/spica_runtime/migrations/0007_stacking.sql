@@ -8,6 +8,7 @@ ALTER TABLE stacks
     ADD COLUMN stale_since   timestamptz,                   -- null: it would come out the same today
     ADD COLUMN stale_reasons jsonb NOT NULL DEFAULT '[]';
 CREATE INDEX stacks_survey ON stacks (survey, created_at) WHERE survey IS NOT NULL;
+CREATE INDEX stacks_replaces ON stacks (replaces) WHERE replaces IS NOT NULL;
 CREATE INDEX stack_members_image ON stack_members (image_id) WHERE selected;
 
 -- Units of the work on a stack. What is done is not done again, whoever is killed.

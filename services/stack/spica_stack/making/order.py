@@ -10,7 +10,7 @@ from spica_proto.base import Product
 from spica_runtime.storage import DataFolder
 
 from spica_stack.science.grid import TanGrid
-from spica_stack.science.header import Label
+from spica_stack.science.header import ZEROPOINT_MAG, Label
 from spica_stack.science.parameters import Parameters
 
 
@@ -60,6 +60,8 @@ class CoaddOrder:
     profiles: Path | None
     memory_bytes: int = 1_000_000_000
     """For everything that a worker holds at a time, besides the interpreter."""
+    tile_samples: int = 128_000_000
+    """Output pixels times exposures of one tile: about two seconds of one core."""
     threads: int = 0
     """0: one per core."""
     base: Base | None = None
@@ -96,6 +98,8 @@ class CoaddResult:
     gains: tuple[MemberGain, ...] = ()
     elapsed_s: Mapping[str, float] = field(default_factory=dict)
     """Wall seconds by step."""
+    zeropoint_mag: float = ZEROPOINT_MAG
+    """AB magnitude of one count."""
 
 
 Tell = Callable[[str, int, int], None]

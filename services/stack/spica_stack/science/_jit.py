@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import numba
 from spica_imaging import kernelcache
 
-P = ParamSpec("P")
-R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _FOLDERS = (Path(__file__).parent, Path(kernelcache.__file__).parent)
@@ -28,25 +26,3 @@ def jit(function: F) -> F:
     """
     compiled: F = numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
     return kernelcache.kept(compiled, *_FOLDERS)
-
-
-def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile for one thread: inner loops and helpers (numba inlines them into their callers).
-
-    cache: compilation takes seconds and every worker process is a fresh interpreter.
-    error_model numpy: a division by zero gives inf as in numpy, so loops need no branch for it.
-    """
-    compiled: Callable[P, R] = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy")(function)
-    return compiled
-
-
-def parallel_kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile for all threads: outermost loops over image rows (`numba.prange`).
-
-    Every output pixel is computed by one thread from the same inputs in the same order, so that
-    the number of threads never changes a bit of the result.
-    """
-    compiled: Callable[P, R] = numba.njit(
-        cache=True, fastmath=FASTMATH, error_model="numpy", parallel=True, nogil=True
-    )(function)
-    return compiled

@@ -13,8 +13,8 @@ def clean(text: str) -> str:
 
 
 def band(filter_name: str) -> str:
-    """Short name of a filter: ``r`` for ``r.MP9601`` (CFHT puts the glass's number behind a dot)."""
-    return clean(filter_name.partition(".")[0])
+    """Short name of a filter: ``r`` for ``r.MP9601`` (CFHT puts the glass's number behind a dot); ``g+r`` for several."""
+    return clean("+".join(part.partition(".")[0] for part in filter_name.split("+")))
 
 
 def radec_token(ra_deg: float, dec_deg: float) -> str:

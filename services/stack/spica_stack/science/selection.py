@@ -1,11 +1,15 @@
-"""Which images go into a stack: each candidate gets a verdict, the rule that gave it, and the value found."""
+"""Which images go into a stack: what is known of each candidate, what it must be, and the verdict on it.
+
+The rules are applied in `spica_stack.science.choosing`.
+"""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from spica_imaging.skyshapes import Cone, Shape
 
 CHOSEN = "chosen"
 
@@ -35,27 +39,79 @@ class Candidate:
     """The version that its archive has now instead of it."""
     newer_id: str | None = None
     """A later delivery of the same exposure (same name, instrument and time), if there is one."""
+    canonical_filter: str | None = None
+    sky_absorption_mag: float | None = None
+    background_adu_per_s: float | None = None
+    """Sky per pixel and second: as measured here, else as its header tells."""
+    limiting_mag: float | None = None
+    """AB magnitude of a point source of 5 sigma."""
+    is_photometric: bool | None = None
+    header_path: str | None = None
+    """Of its own solution."""
+    centre_x: float | None = None
+    """Direction of its middle as a unit vector, and how far it reaches from there: as solved, else as its header tells."""
+    centre_y: float | None = None
+    centre_z: float | None = None
+    radius_rad: float | None = None
+    tags: Sequence[str] | None = None
+    policy_grades: Mapping[str, tuple[str, str]] | None = None
+    """By name of each policy that rules ask for: its grade, and name and version of who gave it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a candidate must be; None (or empty) does not restrict. Fields as in the contract's Selection."""
+    """What a candidate must be, all of it; None (or empty) does not restrict. Fields as in the contract's Rules."""
 
     images: tuple[str, ...] = ()
     filter: str | None = None
     instrument: str | None = None
     run: str | None = None
+    runs: tuple[str, ...] = ()
     object: str | None = None
     batch: str | None = None
-    grades: tuple[str, ...] = ("A", "B", "C")
+    tags: tuple[str, ...] = ()
+    without_tags: tuple[str, ...] = ()
     fwhm_max_arcsec: float | None = None
+    fwhm_min_arcsec: float | None = None
     ellipticity_max: float | None = None
     exposure_time_min_s: float | None = None
+    exposure_time_max_s: float | None = None
     airmass_max: float | None = None
+    sky_absorption_max_mag: float | None = None
+    background_max_adu_per_s: float | None = None
+    limiting_mag_min: float | None = None
+    photometric: bool | None = None
     mjd_min: float | None = None
     mjd_max: float | None = None
-    near: tuple[float, float, float] | None = None
-    """RA, Dec of the centre and radius, all in degrees."""
+    near: Cone | None = None
+    touches: Shape | None = None
+    any_of: tuple[Rules, ...] = ()
+    none_of: tuple[Rules, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Rules that an image must pass, and rules on what passes as a whole."""
+
+    rules: Rules = Rules()
+    grades: tuple[str, ...] = ("A", "B", "C")
+    grade_policy: str | None = None
+    """Name of the policy whose grade counts; None: the latest one, a person's over any policy's."""
+    saved: tuple[Saved, ...] = ()
+    """Saved selections, all of which must be passed too."""
+    on_grid: Shape | None = None
+    """The output grid, where the request says where it lies: what does not touch it adds nothing."""
+    best_seeing_percent: float | None = None
+    stop_below_gain_mag: float | None = None
+    max_exposures: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A selection that someone saved under a name."""
+
+    name: str
+    selection: Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,96 +124,6 @@ class Verdict:
     found: str | None
 
 
-def separation_deg(ra1: float, dec1: float, ra2: float, dec2: float) -> float:
-    """Angle between two places on the sky (Vincenty's formula: good at all distances)."""
-    delta, phi1, phi2 = math.radians(ra2 - ra1), math.radians(dec1), math.radians(dec2)
-    across = math.hypot(
-        math.cos(phi2) * math.sin(delta),
-        math.cos(phi1) * math.sin(phi2) - math.sin(phi1) * math.cos(phi2) * math.cos(delta),
-    )
-    along = math.sin(phi1) * math.sin(phi2) + math.cos(phi1) * math.cos(phi2) * math.cos(delta)
-    return math.degrees(math.atan2(across, along))
-
-
-_Check = tuple[bool, str | None]
-
-
-def _equal(wanted: str | None, found: str | None) -> _Check:
-    return wanted is None or found == wanted, found
-
-
-def _at_most(limit: float | None, found: float | None, unit: str = "") -> _Check:
-    """A value that is not known does not pass a rule that asks for it."""
-    if limit is None:
-        return True, None
-    return found is not None and found <= limit, "not known" if found is None else f"{found:.6g}{unit}"
-
-
-def _at_least(limit: float | None, found: float | None, unit: str = "") -> _Check:
-    if limit is None:
-        return True, None
-    return found is not None and found >= limit, "not known" if found is None else f"{found:.8g}{unit}"
-
-
-def _near(rules: Rules, row: Candidate) -> _Check:
-    if rules.near is None:
-        return True, None
-    ra, dec, radius = rules.near
-    distance = separation_deg(ra, dec, row.ra_deg, row.dec_deg)
-    return distance <= radius, f"{distance:.4f} deg from the centre"
-
-
-def _superseded(_rules: Rules, row: Candidate) -> _Check:
-    """What its archive has replaced is not selected, whoever names it."""
-    return row.superseded_by is None, f"superseded by {row.superseded_by}"
-
-
-def _newest(rules: Rules, row: Candidate) -> _Check:
-    """An exposure that was delivered anew counts once; whoever names an id gets that very one."""
-    return row.newer_id is None or row.image_id in rules.images, row.newer_id
-
-
-def _grade(rules: Rules, row: Candidate) -> _Check:
-    return row.grade in rules.grades, f"{row.grade} by {row.graded_by}" if row.grade else "not graded"
-
-
-# In this order: first what an image is, then what was found out about it. The first rule broken is told.
-RULES: tuple[tuple[str, Callable[[Rules, Candidate], _Check]], ...] = (
-    ("images", lambda rules, row: (not rules.images or {row.name, row.image_id} & {*rules.images} != set(), row.name)),
-    ("batch", lambda rules, row: _equal(rules.batch, row.batch)),
-    ("run", lambda rules, row: _equal(rules.run, row.run)),
-    ("object", lambda rules, row: _equal(rules.object, row.object)),
-    ("instrument", lambda rules, row: _equal(rules.instrument, row.instrument)),
-    ("filter", lambda rules, row: _equal(rules.filter, row.filter)),
-    ("near", _near),
-    ("superseded", _superseded),
-    ("newest", _newest),
-    ("exposure_time_min_s", lambda rules, row: _at_least(rules.exposure_time_min_s, row.exposure_time_s, " s")),
-    ("airmass_max", lambda rules, row: _at_most(rules.airmass_max, row.airmass)),
-    ("mjd_min", lambda rules, row: _at_least(rules.mjd_min, row.mjd_obs)),
-    ("mjd_max", lambda rules, row: _at_most(rules.mjd_max, row.mjd_obs)),
-    ("grades", _grade),
-    ("fwhm_max_arcsec", lambda rules, row: _at_most(rules.fwhm_max_arcsec, row.fwhm_arcsec, " arcsec")),
-    ("ellipticity_max", lambda rules, row: _at_most(rules.ellipticity_max, row.ellipticity)),
-    ("calibrated", lambda rules, row: (row.solution_id is not None, row.solution_id or "no solution")),
-)  # fmt: skip
-
-
-def judge(rules: Rules, candidate: Candidate) -> Verdict:
-    """Apply the rules in order; the first one broken decides."""
-    for name, check in RULES:
-        passed, found = check(rules, candidate)
-        if not passed:
-            return Verdict(candidate, False, name, found)
-    return Verdict(candidate, True, CHOSEN, f"grade {candidate.grade} by {candidate.graded_by}")
-
-
-def select(rules: Rules, candidates: Iterable[Candidate]) -> list[Verdict]:
-    """Judge all candidates, in the order in which they were exposed (then by name, then by id)."""
-    ordered = sorted(candidates, key=lambda row: (row.mjd_obs or 0.0, row.name, row.image_id))
-    return [judge(rules, candidate) for candidate in ordered]
-
-
 def left_out_by(verdicts: Sequence[Verdict]) -> dict[str, int]:
     """How many candidates each rule left out, the hardest rule first."""
     counts = Counter(verdict.rule for verdict in verdicts if not verdict.selected)
@@ -167,11 +133,14 @@ def left_out_by(verdicts: Sequence[Verdict]) -> dict[str, int]:
 def explain(verdicts: Sequence[Verdict]) -> str:
     """One sentence on what the rules left over, with an example for each rule that left something out."""
     if not verdicts:
-        return "No image in the store is of the batch, run, object, instrument or list of images asked for."
-    parts = []
-    for rule, count in left_out_by(verdicts).items():
-        example = next(verdict for verdict in verdicts if verdict.rule == rule)
-        parts.append(f"{count} by `{rule}` (as {example.candidate.name}: {example.found})")
+        return "No image in the store is of the batch, run, object, instrument, place or list of images asked for."
+    examples: dict[str, Verdict] = {}
+    for verdict in verdicts:
+        examples.setdefault(verdict.rule, verdict)
+    parts = [
+        f"{count} by `{rule}` (as {examples[rule].candidate.name}: {examples[rule].found})"
+        for rule, count in left_out_by(verdicts).items()
+    ]
     chosen = sum(verdict.selected for verdict in verdicts)
     left_out = "; left out: " + ", ".join(parts) if parts else ""
     return f"{chosen} of {len(verdicts)} candidate images pass{left_out}."

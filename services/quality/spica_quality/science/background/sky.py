@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from spica_imaging.meshspline import bend_of, smoothed, spline_at, spline_row
+from spica_imaging.skyboxes import LEAST_SHARE, measure_boxes
 
 from spica_quality.science._jit import jit
-from spica_quality.science.background.boxes import LEAST_SHARE, measure_boxes
-from spica_quality.science.background.meshspline import bend_of, spline_at, spline_row
 from spica_quality.science.flags import UNUSABLE
 
 Floats = NDArray[np.float64]
@@ -128,7 +128,7 @@ def measure_sky(data: Pixels, flags: Flags, box_px: int = 128) -> Sky:
         measure_boxes(data, flags, whole_y, whole_x, level, rms, 0.0)
         if not np.isfinite(level).all():
             level[:], rms[:] = 0.0, 0.0
-    level, rms = _smoothed(level), _smoothed(rms)
+    level, rms = smoothed(level), smoothed(rms)
     sound = rms[rms > 0]
     typical = float(np.median(sound)) if sound.size else 0.0
     # Boxes of one single value (flattened by someone) know no noise.
@@ -175,14 +175,6 @@ def _even(size: int, parts: int) -> NDArray[np.int64]:
     return np.rint(np.linspace(0, size, parts + 1)).astype(np.int64)
 
 
-def _smoothed(mesh: Pixels) -> Pixels:
-    """Boxes without a value filled from the nearest that have one; then the median of 3×3, fewer at the rim."""
-    filled, result = np.empty_like(mesh), np.empty_like(mesh)
-    _fill(mesh, filled)
-    _median3(filled, result)
-    return result
-
-
 @jit
 def _mean_inverse(
     weight: Pixels, flags: Flags, edges_y: NDArray[np.int64], edges_x: NDArray[np.int64], result: Pixels
@@ -197,50 +189,6 @@ def _mean_inverse(
                         n += 1
             area = (edges_y[j + 1] - edges_y[j]) * (edges_x[i + 1] - edges_x[i])
             result[j, i] = total / n if n >= max(LEAST_SHARE * area, 1) else np.nan
-
-
-@jit
-def _fill(mesh: Pixels, result: Pixels) -> None:
-    ny, nx = mesh.shape
-    for j in range(ny):
-        for i in range(nx):
-            result[j, i] = mesh[j, i]
-            if np.isfinite(mesh[j, i]):
-                continue
-            least, total, n = 1 << 60, 0.0, 0
-            for b in range(ny):
-                for a in range(nx):
-                    distance = (b - j) * (b - j) + (a - i) * (a - i)
-                    if np.isfinite(mesh[b, a]) and distance <= least:
-                        if distance < least:
-                            least, total, n = distance, 0.0, 0
-                        total += mesh[b, a]
-                        n += 1
-            result[j, i] = total / n if n else 0.0
-
-
-@jit
-def _median3(mesh: Pixels, result: Pixels) -> None:
-    """Median of each box and its eight neighbours; beyond the rim the mesh goes on as it came, so that slopes stay."""
-    ny, nx = mesh.shape
-    near = np.empty(9, np.float32)
-    for j in range(ny):
-        for i in range(nx):
-            n = 0
-            for dj in range(-1, 2):
-                for di in range(-1, 2):
-                    b, a = j + dj, i + di
-                    inside_b, inside_a = 0 <= b < ny, 0 <= a < nx
-                    # 2 v(0) - v(1) for v(-1); a mesh one box wide has no slope.
-                    b0, a0 = min(max(b, 0), ny - 1), min(max(a, 0), nx - 1)
-                    b1 = b0 if inside_b else min(max(j - dj, 0), ny - 1)
-                    a1 = a0 if inside_a else min(max(i - di, 0), nx - 1)
-                    value = mesh[b0, a0]
-                    if not (inside_b and inside_a):
-                        value = 2.0 * value - mesh[b1, a1]
-                    near[n] = value
-                    n += 1
-            result[j, i] = np.median(near)
 
 
 @jit
