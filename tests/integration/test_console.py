@@ -139,7 +139,7 @@ async def test_a_stack_is_asked_for_and_followed_to_its_export(
     ("arguments", "told"),
     [
         (("--combine", "mode"), "combine"),
-        (("--grade", "A,E"), "selection.grades.1"),
+        (("--grade", "A,E"), "selection.grades[2]"),
         (("--name", "../x"), "name"),
     ],
 )

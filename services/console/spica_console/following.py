@@ -27,6 +27,9 @@ STACK_ENDS = ("exported", "failed")
 # What is said of a stack long after, when something else changed.
 _SAID_LATER = ("stack.stale",)
 
+# Hears of images for the sake of its surveys and stacks, and says nothing more of the image: it may be away, or behind.
+_LISTENS = ("image", "stack")
+
 # Without news for this long, the store is asked whether anything is still to come.
 _QUIET_S = 1.0
 
@@ -232,6 +235,10 @@ async def follow(
         await end(listener, waiter)
 
 
+def _receivers(subject: str) -> tuple[str, ...]:
+    return BY_NAME[subject].receivers if subject in BY_NAME else ()
+
+
 async def _settle(store: Store, progress: Progress, quiet_before: set[int]) -> set[int]:
     """Mark what all receivers of its last event have handled, in two looks one after the other.
 
@@ -250,7 +257,7 @@ async def _settle(store: Store, progress: Progress, quiet_before: set[int]) -> s
     for tracked in open_ones:
         assert tracked.last_event is not None
         subject, event_id = tracked.last_event
-        receivers = BY_NAME[subject].receivers if subject in BY_NAME else ()
+        receivers = [service for service in _receivers(subject) if (tracked.kind, service) != _LISTENS]
         tracked.parts -= {part for part in tracked.parts if ("stack", part) in handled}
         if receivers and not tracked.parts and all((service, event_id) in handled for service in receivers):
             quiet.add(id(tracked))

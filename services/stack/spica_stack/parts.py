@@ -26,7 +26,6 @@ from spica_stack.making.parts import Made, PartsMissingError, Task, make_part, p
 from spica_stack.making.steps import STEPS, Step
 from spica_stack.ordering import Work, paths_of, work_on
 from spica_stack.progress import Progress
-from spica_stack.science.header import ZEROPOINT_MAG
 from spica_stack.settings import StackSettings
 from spica_stack.store import DonePart, Making, Standing, Store
 from spica_stack.sweeping import Sweeper
@@ -273,7 +272,7 @@ def _coadded(work: Work, result: CoaddResult) -> StackCoadded:
         weight=products["weight"],
         n_exposures=result.n_exposures,
         exposure_time_s=result.exposure_time_s,
-        zeropoint_mag=ZEROPOINT_MAG,
+        zeropoint_mag=result.zeropoint_mag,
         rejected_pixels=result.n_rejected,
         exposures=products.get("exposures"),
         rejected=products.get("rejected"),
