@@ -326,10 +326,12 @@ def _write(scene: Scene, number: int, member: Member, pool: ThreadPoolExecutor) 
 
 
 def heads(shot: Shot, *, flux_factor: float = 1.0, shift_px: float = 0.0) -> str:
-    """The `.head` file of an exposure; with an error of flux or place, for controls."""
+    """The `.head` file of an exposure; with an error of flux, or of place towards the east, for controls."""
     blocks = []
     for ccd, wcs in enumerate(shot.wcs):
-        moved = TpvWcs(wcs.crval, (wcs.crpix[0] + shift_px, wcs.crpix[1]), wcs.cd, wcs.pv1, wcs.pv2)
+        # CCDs that are upside down move along with the others on the sky, not against them.
+        along = shift_px if wcs.cd[0][0] < 0 else -shift_px
+        moved = TpvWcs(wcs.crval, (wcs.crpix[0] + along, wcs.crpix[1]), wcs.cd, wcs.pv1, wcs.pv2)
         cards = [("EXTNAME", name_of(ccd), ""), ("FLXSCALE", flux_factor / shot.adu_per_count, "")]
         blocks.append(add_cards(moved.to_header(), cards))
     return format_head(blocks)
